@@ -1,0 +1,1 @@
+"""vmxemu: a cycle-approximate, ISA-level x86-64 emulator with Intel VMX."""

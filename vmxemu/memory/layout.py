@@ -1,0 +1,34 @@
+"""The physical map and the states of its frames."""
+
+import numpy as np
+
+from vmxemu.layout import Layout, u64
+
+U = np.uint64
+# Frame states, one byte per 4-KiB frame of RAM
+HEALTHY, FAILING, POISONED, RETIRED, RESERVED_FREE, MAPPED_ON_BEHALF, VMM1_OWN = (U(i) for i in range(7))
+HOLDS_CODE = U(0x80)  # or-ed to the state: Unicorn may have translated code of this frame
+
+
+class Memory(Layout):
+    """RAM is [0, low_bytes) and [4 GiB, 4 GiB + high_bytes), one host mapping; ROM ends at 4 GiB."""
+
+    ram: u64  # host address of RAM
+    low_bytes: u64
+    high_bytes: u64
+    rom: u64  # host address of ROM
+    rom_base: u64
+    rom_bytes: u64
+    frames: u64  # host address of the frame-state bytes
+    frame_count: u64
+    tseg_base: u64
+    tseg_bytes: u64
+    smram_locked: u64
+    smram_open: u64
+    sequestered_base: u64
+    sequestered_bytes: u64
+    poison_lines: u64  # host address of the list of poisoned 64-byte lines' addresses
+    poison_count: u64
+    code_written: u64  # set when a frame that holds code was written behind Unicorn's back
+    dirty_code_count: u64
+    dirty_code: u64  # host address of a list of such frames
