@@ -72,10 +72,25 @@ def unsigned_literals(function: F) -> F:
     return made  # type: ignore[return-value]
 
 
+class Kernel:
+    """A compiled kernel. Called from Python, integers become unsigned 64-bit numbers; kernels call it directly."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = unsigned_literals(function)
+        self.compiled = numba.njit(cache=CACHE, error_model="numpy", boundscheck=False)(self.function)
+        self.__doc__, self.__name__, self.__module__ = function.__doc__, function.__name__, function.__module__
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.compiled(*[np.uint64(a) if type(a) in (int, bool) else a for a in arguments])
+
+    @property
+    def _numba_type_(self) -> Any:
+        return types.Dispatcher(self.compiled)
+
+
 def kernel(function: F) -> F:
     """Compile `function` on first use; see the module's rules."""
-    compiled = numba.njit(cache=CACHE, error_model="numpy", boundscheck=False)(unsigned_literals(function))
-    return compiled  # type: ignore[no-any-return]
+    return Kernel(function)  # type: ignore[return-value]
 
 
 def native_callback(sig: Any) -> Callable[[F], Any]:
