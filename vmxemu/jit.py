@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numba
+import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -93,13 +94,29 @@ def kernel(function: F) -> F:
     return Kernel(function)  # type: ignore[return-value]
 
 
-def native_callback(sig: Any) -> Callable[[F], Any]:
-    """A C function made from a kernel, for Unicorn to call; its `.address` is the entry point."""
+class NativeCallback:
+    """A C function made from a kernel, compiled when its address is first asked for."""
 
-    def decorate(function: F) -> Any:
-        return numba.cfunc(sig, cache=CACHE, error_model="numpy")(unsigned_literals(function))
+    def __init__(self, sig: Any, function: Callable[..., Any], symbol: str | None) -> None:
+        self.sig, self.function, self.symbol = sig, unsigned_literals(function), symbol
+        self._compiled: Any = None
 
-    return decorate
+    @property
+    def address(self) -> int:
+        """Entry point; compiles, or loads from the cache, on first use."""
+        if self._compiled is None:
+            self._compiled = numba.cfunc(self.sig, cache=CACHE, error_model="numpy")(self.function)
+            if self.symbol:
+                llvm.add_symbol(self.symbol, self._compiled.address)
+        return int(self._compiled.address)
+
+
+def native_callback(sig: Any, symbol: str | None = None) -> Callable[[F], NativeCallback]:
+    """Make a C function of a kernel, for Unicorn to call, or (with `symbol`) for other kernels to call as an ExternalFunction.
+
+    A large part of the machine that several callbacks need is compiled once under a symbol instead of into each of them.
+    """
+    return lambda function: NativeCallback(sig, function, symbol)
 
 
 # ---- records as a Numba type -------------------------------------------------------------------------------------------------

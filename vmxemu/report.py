@@ -19,3 +19,6 @@ class Report(Layout):
     status: u64  # exit status that the guest wrote
     level_exits: Array[u64] = array(3 * 96)  # VM exits by level (1, 2) and basic reason: index level * 96 + reason
     feature: u64
+
+
+FETCH_OUTSIDE_MEMORY, TASK_GATE, VMX_ABORT, SELF_MODIFIED_IO, SETTLE_LIMIT, MACHINE_CHECK_SHUTDOWN = (U(i) for i in range(1, 7))  # `feature`

@@ -4,19 +4,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmxemu.isa import bits
 from vmxemu.jit import kernel
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
 U = np.uint64
-CF, PF, AF, ZF, SF, TF, IF, DF, OF = (U(1 << bit) for bit in (0, 2, 4, 6, 7, 8, 9, 10, 11))
-IOPL, NT, RF, VM, AC, VIF, VIP, ID = U(3 << 12), U(1 << 14), U(1 << 16), U(1 << 17), U(1 << 18), U(1 << 19), U(1 << 20), U(1 << 21)
-IOPL_SHIFT = U(12)
-ARITHMETIC = U(0x8D5)  # CF PF AF ZF SF OF
-LAZY = U(0xCD5)  # the same and DF
-FIXED = U(2)
-WRITABLE = U(0x3F7FD5)  # all that exists, without the fixed bit
+CF, PF, AF, ZF, SF, DF, OF = bits.RFLAGS_CF, bits.RFLAGS_PF, bits.RFLAGS_AF, bits.RFLAGS_ZF, bits.RFLAGS_SF, bits.RFLAGS_DF, bits.RFLAGS_OF
+TF, IF, NT, RF, VM, AC = bits.RFLAGS_TF, bits.RFLAGS_IF, bits.RFLAGS_NT, bits.RFLAGS_RF, bits.RFLAGS_VM, bits.RFLAGS_AC
+VIF, VIP, ID = bits.RFLAGS_VIF, bits.RFLAGS_VIP, bits.RFLAGS_ID
+IOPL, IOPL_SHIFT = U(3 << 12), U(12)
+ARITHMETIC = CF | PF | AF | ZF | SF | OF
+LAZY = ARITHMETIC | DF
+FIXED = bits.RFLAGS_FIXED
+WRITABLE = LAZY | TF | IF | IOPL | NT | RF | VM | AC | VIF | VIP | ID
 
 # What `cc_op` says, in steps of four widths from MUL on (byte, word, doubleword, quadword)
 CC_EFLAGS, CC_MUL, CC_ADCX, CC_ADOX, CC_ADCOX, CC_CLR, CC_POPCNT = U(1), U(2), U(46), U(47), U(48), U(49), U(50)

@@ -130,11 +130,16 @@ class Instruction(Layout):
     operand_bytes: u64  # 2, 4, 8
     address_bytes: u64  # 2, 4, 8
     immediate: u64
-    displacement: u64
+    displacement: u64  # sign-extended; RIP-relative: plus the next RIP, as exit qualifications have it
     base: u64  # base register number or 16 for none
     index: u64  # index register number or 16 for none
     scale: u64  # log2
     code: Array[u8] = array(16)
+    available: u64  # bytes of `code` that are fetched
+    cursor: u64  # bytes that the decoder has taken
+    failure: u64  # outcome that ended the fetch, 0 = none
+    override: u64  # segment-override prefix: segment register, or 16 for none
+    rip_relative: u64
 
 
 class Cpu(Layout):
@@ -179,3 +184,20 @@ class Cpu(Layout):
     event_length: u64
     cpuid: Array[CpuidLeaf] = array(96)
     insn: Instruction
+    event_gla: u64  # linear address of the #PF in `event_*`, for CR2
+    unrestricted: u64  # unrestricted guest in force: VMX non-root operation may clear CR0.PE and CR0.PG
+    tsc_adjust: u64
+    platform_info: u64  # MSR_PLATFORM_INFO
+    microcode_revision: u64
+    arch_capabilities: u64
+    smm_monitor_ctl: u64
+    smrr_base: u64
+    smrr_mask: u64
+    xcr0: u64
+    xcr0_allowed: u64
+    random: u64  # state of the generator behind RDRAND and RDSEED
+    monitor_armed: u64
+    monitor_gla: u64
+    descriptor: u64  # the descriptor read last, and its upper half in IA-32e mode
+    descriptor_high: u64
+    msr_absent: Array[u64] = array(4)  # bit = row of cpu.msr_table: this profile lacks the MSR

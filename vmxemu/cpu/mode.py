@@ -7,19 +7,15 @@ import numpy as np
 from vmxemu.cpu import flags
 from vmxemu.cpu.layout import CS, DS, ES, HF_ADDSEG, HF_CPL, HF_CS32, HF_CS64, HF_EM, HF_GUEST, HF_INHIBIT_IRQ, HF_IOPL, HF_LMA
 from vmxemu.cpu.layout import HF_MP, HF_OSFXSR, HF_PE, HF_SS32, HF_TF, HF_TS, HF_VM, SEG_DB, SEG_L, SS
+from vmxemu.isa.bits import CR0_EM, CR0_MP, CR0_PE, CR0_TS, CR4_LA57, CR4_OSFXSR, EFER_LMA
 from vmxemu.jit import kernel
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
 U = np.uint64
-CR0_PE, CR0_MP, CR0_EM, CR0_TS, CR0_ET, CR0_NE = (U(1 << bit) for bit in range(6))
-CR0_WP, CR0_AM, CR0_NW, CR0_CD, CR0_PG = (U(1 << bit) for bit in (16, 18, 29, 30, 31))
-CR4_VME, CR4_PVI, CR4_TSD, CR4_DE, CR4_PSE, CR4_PAE, CR4_MCE, CR4_PGE, CR4_PCE, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_UMIP, CR4_LA57, \
-    CR4_VMXE, CR4_SMXE = (U(1 << bit) for bit in range(15))  # fmt: skip
-CR4_FSGSBASE, CR4_PCIDE, CR4_OSXSAVE, CR4_SMEP, CR4_SMAP, CR4_PKE = (U(1 << bit) for bit in (16, 17, 18, 20, 21, 22))
-EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE = (U(1 << bit) for bit in (0, 8, 10, 11))
 HF_SMM = U(1 << 19)
+ALL_ONES = U(0xFFFFFFFFFFFFFFFF)
 DPL_SHIFT = U(13)
 MODE_FROM_CR0 = HF_MP | HF_EM | HF_TS  # CR0 bits 1 to 3, eight places up
 KEPT = U(0xFFFFFFFF) & ~(HF_CPL | HF_INHIBIT_IRQ | HF_CS32 | HF_SS32 | HF_ADDSEG | HF_PE | HF_TF | MODE_FROM_CR0 | HF_IOPL
@@ -124,4 +120,4 @@ def is_canonical(m: "State", address: int) -> bool:
     """Whether `address` is canonical for the processor's linear-address width (48 bits without CR4.LA57)."""
     width = 57 if m.r.cr[4] & CR4_LA57 != 0 else 48
     high = address >> width - 1
-    return high == 0 or high == ~0 >> width - 1
+    return high == 0 or high == ALL_ONES >> width - 1

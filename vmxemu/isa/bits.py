@@ -1,4 +1,4 @@
-"""Bits of control, flag and debug registers: `bits.CR4_PAE` is its mask. SDM Vol. 3A, 'System Architecture Overview'."""
+"""Bits of control, flag and debug registers: `bits.CR4_PAE` is its mask. SDM Vol. 3A, 'System Architecture'."""
 
 from dataclasses import dataclass
 
@@ -36,7 +36,8 @@ globals().update(data.constants({row.name: row.mask for row in ROWS}))
 
 def supported(register: str, features: frozenset[str]) -> int:
     """Mask of the bits of `register` that exist on a processor with these CPUID features."""
-    return sum(row.mask for row in ROWS if row.register == register and (not row.exists_if or row.exists_if in features))
+    present = (row for row in ROWS if not row.exists_if or row.exists_if in features)
+    return sum(row.mask for row in present if row.register == register)
 
 
 def __getattr__(name: str) -> int:

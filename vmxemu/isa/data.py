@@ -18,7 +18,7 @@ def directory() -> Path:
 
 
 def table(name: str) -> list[dict[str, str]]:
-    """The rows of isa/<name>.csv, each a dict of column name to text. Raises FileNotFoundError if there is no such table."""
+    """The rows of isa/<name>.csv, each a dict of column name to text. Raises FileNotFoundError if there is none."""
     with (directory() / f"{name}.csv").open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
 

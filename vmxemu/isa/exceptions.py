@@ -7,7 +7,7 @@ from vmxemu.isa import data
 
 @dataclass(frozen=True, slots=True)
 class ExceptionVector:
-    """One vector. `contributory`: its class in the double-fault rules (benign, contributory, page_fault, double_fault)."""
+    """One vector. `contributory`: benign, contributory, page_fault or double_fault, its double-fault class."""
 
     vector: int
     mnemonic: str

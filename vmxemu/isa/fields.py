@@ -35,10 +35,13 @@ ROWS: tuple[VmcsField, ...] = tuple(_row(row) for row in data.table("vmcs_fields
 BY_ENCODING: dict[int, VmcsField] = {field.encoding: field for field in ROWS}
 BY_NAME: dict[str, VmcsField] = {field.name: field for field in ROWS}
 
-# IA32_VMX_VMCS_ENUM reports the highest index (bits 9:1 of an encoding) of any field.
-HIGHEST_INDEX = max(field.encoding >> 1 & 0x1FF for field in ROWS)
-
 globals().update(data.constants({field.name: field.encoding for field in ROWS}))
+
+
+def highest_index(supported: frozenset[str]) -> int:
+    """Highest index (bits 9:1) of a field that exists with these controls, as IA32_VMX_VMCS_ENUM reports it."""
+    present = (field for field in ROWS if not field.exists_if or supported.intersection(field.exists_if))
+    return max(field.encoding >> 1 & 0x1FF for field in present)
 
 
 def __getattr__(name: str) -> int:

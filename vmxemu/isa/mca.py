@@ -1,7 +1,8 @@
 """Machine-check architecture: error codes and register fields. SDM Vol. 3B, 'Machine-Check Architecture'.
 
-`mca.MEMORY_CONTROLLER` is the value of a code pattern and `mca.MEMORY_CONTROLLER_MASK` its mask; `mca.STATUS_UC` is the
-mask of a field in IA32_MCi_STATUS and `mca.STATUS_UC_SHIFT` its lowest bit; likewise `MCG_STATUS_`, `MCG_CAP_`, `CTL2_`, `MISC_`.
+`mca.MEMORY_CONTROLLER` is the value of a code pattern and `mca.MEMORY_CONTROLLER_MASK` its mask; `mca.STATUS_UC` is
+the mask of a field in IA32_MCi_STATUS and `mca.STATUS_UC_SHIFT` its lowest bit. Fields of the other registers start
+with `MCG_STATUS_`, `MCG_CAP_`, `CTL2_` and `MISC_`.
 """
 
 from dataclasses import dataclass

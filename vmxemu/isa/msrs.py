@@ -7,7 +7,7 @@ from vmxemu.isa import data
 
 @dataclass(frozen=True, slots=True)
 class Msr:
-    """One MSR. `reset` is None where a profile or the configuration decides; a 1 in a `reserved` bit makes WRMSR #GP."""
+    """One MSR. `reset` is None where a profile or the configuration decides; WRMSR of a 1 in `reserved` is #GP."""
 
     address: int
     name: str

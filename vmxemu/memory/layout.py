@@ -32,3 +32,6 @@ class Memory(Layout):
     code_written: u64  # set when a frame that holds code was written behind Unicorn's back
     dirty_code_count: u64
     dirty_code: u64  # host address of a list of such frames
+    rom_sink: u64  # host address of the page that takes stores to ROM
+    device_base: u64  # the window of memory-mapped devices (one Unicorn mapping)
+    device_bytes: u64

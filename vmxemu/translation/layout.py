@@ -1,4 +1,4 @@
-"""State of the translation room: what the walks read, where their results stand, and the cached translations."""
+"""State of the translation room: what the walks read, and where their results stand. The cached translations are in tlb_layout."""
 
 import numpy as np
 
@@ -19,17 +19,19 @@ class Paging(Layout):
     pdpte1: u64
     pdpte2: u64
     pdpte3: u64
+    no_1g_pages: u64  # CPUID.80000001H:EDX.Page1GB is 0: bit 7 of a guest PDPTE is reserved
 
 
 class Walk(Layout):
     """Result of the latest translation."""
 
     gla: u64  # the linear address asked for
-    gpa: u64
+    gpa: u64  # guest-physical address; of the table entry where an EPT violation stopped the walk of the guest's tables
     hpa: u64
     page_bytes: u64  # size of the smallest page on the way (guest page and EPT page)
     permissions: u64  # PERMIT_* that a cache may keep for this privilege; WRITE only where the dirty flags are already set
     qualification: u64  # of an EPT violation
-    references: u64
-    cycles: u64
+    references: u64  # table entries read: 0 for a TLB hit
+    cycles: u64  # cost of this translation
     value: u64  # read_linear's result
+    cycles_due: u64  # cost of all translations since the caller last took it: charge it and write 0

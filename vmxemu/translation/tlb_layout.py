@@ -1,9 +1,59 @@
-"""Cached translations (owned by the translation room; extend here)."""
+"""Cached translations: a first level each for data and instructions with one array per page size, and a shared second level."""
 
-from vmxemu.layout import Layout, u64
+import numpy as np
+
+from vmxemu.layout import Array, Layout, array, u64
+
+U = np.uint64
+CAPACITY = 6144  # entries of all arrays together
+L1D, L1I, STLB = U(0), U(1), U(2)  # groups of arrays
+CLASS_4K, CLASS_2M, CLASS_1G, CLASS_4M = U(0), U(1), U(2), U(3)  # page sizes; no array holds 4M pages, they are kept as 2M
+
+
+class TlbArray(Layout):
+    """Geometry of one array. Ways are searched in fours: `stride` is `ways` rounded up, the rest is never filled."""
+
+    ways: u64  # 0 = there is no such array: pages of this size are kept in the next smaller one
+    stride: u64
+    set_mask: u64  # number of sets - 1
+    first: u64  # index of its first entry
+    hash_shift: u64  # set = (page ^ (page >> hash_shift & hash_mask)) & set_mask
+    hash_mask: u64
+
+
+class TlbKey(Layout):
+    """What a translation is looked up by; see translation.tlb for the bits. `space` 0 = invalid."""
+
+    tag: u64
+    space: u64
+
+
+class TlbValue(Layout):
+    """What is known of the page: frame and rights in `word` (translation.rights), and the guest-physical page."""
+
+    word: u64
+    gpa: u64
 
 
 class Tlb(Layout):
-    """The TLB."""
+    """The TLB of one logical processor, its costs and its counters."""
 
-    hits: u64
+    arrays: Array[TlbArray] = array(9)  # index group * 3 + page-size class; the STLB's 4K and 2M arrays are one and the same
+    used: u64  # entries of the pool in use by the arrays
+    live: u64  # bit group * 3 + class: such a translation was inserted since the last full invalidation
+    clock: u64  # number of look-ups; stamps entries for LRU
+    vpid0_generation: u64  # how often everything tagged VPID 0 was dropped
+    transition_vpid: u64  # VPID at the latest VM entry or exit
+    stlb_cycles: u64  # cost of an STLB hit
+    walk_cycles: u64  # cost of a walk without its references
+    reference_cycles: u64  # cost of one reference
+    stlb_hits: u64  # first-level hits are clock - stlb_hits - walks
+    walks: u64  # look-ups that missed, whatever their outcome
+    references: u64
+    faults: u64  # walks that ended in #PF, #GP, an EPT violation or a misconfiguration
+    invalidations: u64
+    guest_reads: Array[u64] = array(8)  # guest entries read, by level (1 = PT)
+    ept_walks: Array[u64] = array(64)  # EPT walks: index level of the guest entry (0 = the page itself) * 8 + last EPT level read
+    keys: Array[TlbKey] = array(CAPACITY)
+    values: Array[TlbValue] = array(CAPACITY)
+    stamps: Array[u64] = array(CAPACITY)

@@ -17,6 +17,10 @@ class Vmx(Layout):
     smx: u64
     in_smm_transfer: u64
     host_address: u64  # host address of the current VMCS's data, 0 = none
+    operand_low: u64  # descriptor of the INVEPT or INVVPID in execution
+    operand_high: u64
+    mtf_pending: u64  # an MTF VM exit was injected, or the instruction that the monitor trap flag watches has retired
+    entry_length: u64  # VM-entry instruction length of the latest entry
 
 
 class Exit(Layout):

@@ -1,0 +1,168 @@
+"""`vmxemu run`."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from vmxemu.cli.status import BAD_INPUT, DIFFERENT, GUEST_WRONG, OK
+
+if TYPE_CHECKING:
+    from vmxemu.cli.session import Ending
+    from vmxemu.configuration import Configuration
+
+
+class Quantity(click.ParamType):
+    """An option value such as 256M, read by one of configuration.quantities."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number. Fails with what was expected."""
+        from vmxemu.configuration import quantities
+
+        read: Callable[[Any], int] = getattr(quantities, self.name)
+        try:
+            return read(value)
+        except ValueError as problem:
+            self.fail(str(problem), param, ctx)
+
+
+@click.command()
+@click.argument("what", metavar="SCENARIO.toml|IMAGE|BLOB")
+@click.option("--memory", type=Quantity("size"), metavar="SIZE", help="RAM, e.g. 256M.")
+@click.option("--cpu", metavar="PROFILE", help="CPU profile; see: vmxemu isa cpus.")
+@click.option("--topology", type=click.Choice(("bare", "layered")), help="bare: the image owns VMX root operation.")
+@click.option("--max-cycles", type=Quantity("cycles"), metavar="N", help="Stop after so many virtual cycles, e.g. 500M.")
+@click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="Seed of everything that is random in the machine.")
+@click.option("--serial", metavar="FILE|-", default="-", show_default=True, help="Where the guest's serial output goes.")
+@click.option("--inject", multiple=True, metavar="KIND@cycle=N,...", help="E.g. 'ce@cycle=5M,hpa=0x1f3000' (repeatable).")
+@click.option("--record", metavar="FILE", help="Write a trace; see: vmxemu trace --help.")
+@click.option("--quiet", is_flag=True, help="Guest output only: no progress, no tables.")
+@click.option("--json", "as_json", is_flag=True, help="Print the tables as JSON (guest output goes to standard error).")
+def run(what: str, **options: Any) -> int:
+    """Run a scenario (.toml), a firmware image (a flat ROM that ends at 4 GiB) or a shipped blob (see: vmxemu blobs).
+
+    Guest output appears as it comes; then come a timeline, VM exits, decisions, migrations and translation figures.
+    """
+    from vmxemu.configuration import Configuration
+
+    configuration = Configuration.find(
+        what,
+        memory_size=options["memory"],
+        cpu=options["cpu"],
+        topology=options["topology"],
+        max_cycles=options["max_cycles"],
+        seed=options["seed"],
+        inject=options["inject"] or None,
+    )
+    return _run(configuration, options)
+
+
+def _run(configuration: "Configuration", options: dict[str, Any]) -> int:
+    from vmxemu.cli import session
+    from vmxemu.cli.interrupt import Interrupts, Stop
+    from vmxemu.presentation.progress import Progress
+
+    hertz = session.hertz_of(configuration)
+    progress = Progress(hertz, enabled=not options["quiet"])
+    with ExitStack() as stack:
+        interrupts = stack.enter_context(Interrupts())
+        stack.callback(progress.close)
+        default: IO[bytes] = sys.stderr.buffer if options["as_json"] else sys.stdout.buffer
+        output = session.Output(progress, default, _serial_stream(stack, options["serial"]))
+        writer = _writer(options["record"], configuration)
+        if writer is not None:
+            stack.callback(writer.abandon)
+        try:
+            session.warm(progress, interrupts.check)
+            from vmxemu.machine import Machine
+
+            machine = Machine(configuration)
+        except Stop as stop:
+            if writer is not None:
+                writer.close({"reason": "INTERRUPTED", "exit_status": stop.status})
+            session.say("interrupted before the first instruction")
+            return stop.status
+        machine.on_output(output.receive)
+        begun = time.monotonic()
+        ending = session.execute(machine, progress, interrupts, writer)
+        facts = session.statistics_of(machine, begun)
+        facts["expectations"] = _verdicts(configuration, facts, ending, output.text)
+        _report(facts, ending, hertz, options)
+    return _status(configuration, facts, ending)
+
+
+def _serial_stream(stack: ExitStack, name: str) -> dict[str, IO[bytes]]:
+    from vmxemu.cli.session import SERIAL
+    from vmxemu.configuration import InputError
+
+    if name == "-":
+        return {}
+    try:
+        return {SERIAL: stack.enter_context(open(name, "wb", buffering=0))}
+    except OSError as problem:
+        raise InputError(name, f"cannot be written: {problem.strerror}") from None
+
+
+def _writer(name: str | None, configuration: "Configuration") -> Any:
+    from vmxemu.configuration import InputError
+
+    if name is None:
+        return None
+    from vmxemu.trace.file import Writer, header_of
+
+    try:
+        return Writer(name, header_of(configuration.to_header()))
+    except OSError as problem:
+        raise InputError(name, f"cannot be written: {problem.strerror}") from None
+
+
+def _verdicts(configuration: "Configuration", facts: dict[str, Any], ending: "Ending", output: str) -> list[dict[str, Any]]:
+    from vmxemu.configuration.expectations import Facts, judge
+
+    if ending.reason in ("INTERRUPTED", "OUTPUT_FAILED"):
+        return []
+    verdicts = judge(configuration.expect, Facts(facts, ending.reason, ending.exit_status, output))
+    return [{"name": one.name, "holds": one.holds, "problem": one.problem} for one in verdicts]
+
+
+def _report(facts: dict[str, Any], ending: "Ending", hertz: int, options: dict[str, Any]) -> None:
+    from vmxemu.cli.session import say
+
+    if options["as_json"]:
+        about = {"reason": ending.reason, "exit_status": ending.exit_status, "message": ending.message}
+        print(json.dumps({"ending": {**about, "details": ending.details}, **facts}, indent=1, default=_plain))
+    elif not options["quiet"]:
+        from vmxemu.presentation.report import run_report
+
+        run_report(facts, hertz)
+    if ending.message and (ending.exit_status or not options["quiet"]):
+        say(ending.message)
+    for line in ending.details:
+        print(f"  {line}", file=sys.stderr)
+    if options["quiet"]:
+        for verdict in facts["expectations"]:
+            if not verdict["holds"]:
+                say(f"expectation failed: {verdict['name']}: {verdict['problem']}")
+
+
+def _plain(value: Any) -> Any:
+    """NumPy scalars and the like as JSON has them."""
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def _status(configuration: "Configuration", facts: dict[str, Any], ending: "Ending") -> int:
+    """The exit status: how the run ended, unless the scenario expects just that; then whether its expectations hold."""
+    verdicts = facts["expectations"]
+    if not verdicts:
+        return ending.exit_status
+    expected_end = any(one.check in ("exit_status", "reason") for one in configuration.expect)
+    if ending.exit_status >= BAD_INPUT and not (expected_end and ending.exit_status == GUEST_WRONG):
+        return ending.exit_status
+    return OK if all(verdict["holds"] for verdict in verdicts) else DIFFERENT

@@ -1,0 +1,136 @@
+"""One run as the command line makes it: machine, guest output, progress, trace file, signals."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any
+
+from vmxemu.cli.interrupt import Interrupts, Stop
+from vmxemu.cli.status import BAD_INPUT
+from vmxemu.presentation.progress import Progress
+
+if TYPE_CHECKING:
+    from vmxemu.configuration import Configuration
+    from vmxemu.trace.file import Writer
+
+OUTPUT_KEPT_BYTES = 16 << 20  # for the expectations; a guest that prints for ever must not eat the host's memory
+SERIAL = "serial"
+
+
+@dataclass
+class Ending:
+    """How a run ended. `details` are the lines of a failure report."""
+
+    reason: str
+    exit_status: int
+    message: str = ""
+    details: list[str] = field(default_factory=list)
+
+
+class Output:
+    """Where the guest's bytes go. `streams` maps a channel to its stream; others go to `default`."""
+
+    def __init__(self, progress: Progress, default: IO[bytes], streams: dict[str, IO[bytes]]) -> None:
+        self._progress, self._default, self._streams = progress, default, streams
+        self._kept = bytearray()
+
+    def receive(self, channel: str, data: bytes) -> None:
+        """Bytes that the guest has written to a channel."""
+        room = OUTPUT_KEPT_BYTES - len(self._kept)
+        self._kept += data[: max(room, 0)]
+        stream = self._streams.get(channel)
+        if stream is None:
+            self._progress.guest(data, self._default)
+        else:
+            stream.write(data)
+
+    @property
+    def text(self) -> str:
+        """Everything that the guest printed, up to a limit."""
+        return self._kept.decode("utf-8", "replace")
+
+
+def hertz_of(configuration: "Configuration") -> int:
+    """Cycles of a second of virtual time."""
+    if configuration.frequency is not None:
+        return configuration.frequency
+    from vmxemu.isa import cpus
+
+    return cpus.load(configuration.cpu).identity.tsc_hz
+
+
+def warm(progress: Progress, check: Callable[[], None]) -> None:
+    """Compile or load all kernels, telling the user what he waits for."""
+    from vmxemu.jit import CACHE_FOLDER
+
+    cold = next(CACHE_FOLDER.rglob("*.nbi"), None) is None
+    progress.compiling(cold)
+    from vmxemu.machine import warm_up
+
+    def step(name: str, done: int, total: int) -> None:
+        check()
+        progress.compiling(cold, name, done, total)
+
+    warm_up(step)
+
+
+def execute(machine: Any, progress: Progress, interrupts: Interrupts, writer: "Writer | None") -> Ending:
+    """Run the machine to its end and close the trace. Whatever ends the run, what was recorded stays readable."""
+
+    def on_slice(running: Any) -> None:
+        progress.slice(running)
+        interrupts.check()
+
+    if writer is not None:
+        machine.on_events(writer.add)
+    try:
+        result = machine.run(on_slice=on_slice)
+        ending = Ending(result.reason, int(result.exit_status), result.message, list(result.details))
+    except Stop as stop:
+        ending = Ending("INTERRUPTED", stop.status, "interrupted")
+    except OSError as problem:
+        _abandon(writer)
+        ending = Ending("OUTPUT_FAILED", BAD_INPUT, _told(problem, writer))
+    except BaseException:
+        _abandon(writer)
+        raise
+    finally:
+        progress.close()
+    return _close(writer, ending)
+
+
+def _close(writer: "Writer | None", ending: Ending) -> Ending:
+    if writer is None or ending.reason == "OUTPUT_FAILED":
+        return ending
+    try:
+        writer.close({"reason": ending.reason, "exit_status": ending.exit_status})
+    except OSError as problem:
+        return Ending("OUTPUT_FAILED", BAD_INPUT, _told(problem, writer))
+    return ending
+
+
+def _abandon(writer: "Writer | None") -> None:
+    if writer is not None:
+        writer.abandon()
+
+
+def _told(problem: OSError, writer: "Writer | None") -> str:
+    if isinstance(problem, BrokenPipeError):
+        raise problem
+    where = f"{problem.filename}: " if problem.filename else ""
+    kept = f"; the {writer.events:,} events before that can be read" if writer is not None else ""
+    return f"{where}cannot be written: {problem.strerror or problem}{kept}"
+
+
+def say(text: str) -> None:
+    """One line for the user, out of the way of the guest's output."""
+    sys.stdout.flush()
+    print(f"vmxemu: {text}", file=sys.stderr, flush=True)
+
+
+def statistics_of(machine: Any, begun: float) -> dict[str, Any]:
+    """The machine's statistics; the wall time is ours if it has none."""
+    facts = dict(machine.statistics())
+    facts.setdefault("wall_seconds", time.monotonic() - begun)
+    return facts

@@ -1,0 +1,138 @@
+"""Looking at code when Unicorn first translates it: what a block costs, and where its I/O instructions are.
+
+Unicorn cannot intercept IN, OUT, INS and OUTS; so each such instruction, once seen, gets a code hook on exactly its address.
+"""
+
+from typing import TYPE_CHECKING
+
+import capstone.x86_const as x86
+import numpy as np
+from unicorn.unicorn_const import UC_HOOK_CODE
+
+from vmxemu.cpu.layout import HF_CS32, HF_CS64
+from vmxemu.engine.layout import BLOCKS, IO_SITES
+from vmxemu.engine.library import disassemble_next, hook_add
+from vmxemu.jit import address_of, kernel, load8, load32, load64, store64
+
+if TYPE_CHECKING:
+    from vmxemu.state import State
+
+U = np.uint64
+HOOK_CODE = np.int32(UC_HOOK_CODE)
+LEA, NOP = U(x86.X86_INS_LEA), U(x86.X86_INS_NOP)
+IO_INSTRUCTIONS = np.array(
+    [x86.X86_INS_IN, x86.X86_INS_OUT, x86.X86_INS_INSB, x86.X86_INS_INSW, x86.X86_INS_INSD, x86.X86_INS_OUTSB, x86.X86_INS_OUTSW, x86.X86_INS_OUTSD],
+    dtype=np.uint64,
+)
+IO_KINDS = U(len(IO_INSTRUCTIONS))
+# cs_insn of Capstone 5: id u32 at 0, address u64 at 8, size u16 at 16, operand text at 74
+INSN_ADDRESS, INSN_OPERANDS = U(8), U(74)
+BRACKET, COMMA = U(ord("[")), U(ord(","))
+NO_MEMORY, LOADS, STORES = U(0), U(1), U(2)
+# Rows of the table at engine.mnemonic_ticks, three u64 per instruction: ticks in register form, extra for a load, extra for a store
+TICKS_ROW = U(24)
+
+
+@kernel
+def block_slot(address: int) -> int:
+    """Index of a block in the cost table."""
+    return (address ^ address >> 15) & (BLOCKS - 1)
+
+
+@kernel
+def memory_use(insn: int) -> int:
+    """Whether the disassembled instruction's text has a memory operand, and on which side."""
+    commas = 0
+    for i in range(160):
+        character = load8(insn + INSN_OPERANDS + i)
+        if character == 0:
+            break
+        if character == COMMA:
+            commas = commas + 1
+        elif character == BRACKET:
+            return STORES if commas == 0 else LOADS
+    return NO_MEMORY
+
+
+@kernel
+def capstone_handle(m: "State") -> int:
+    """The disassembler for the current code size."""
+    if m.r.mode & HF_CS64 != 0:
+        return m.engine.capstone64
+    return m.engine.capstone32 if m.r.mode & HF_CS32 != 0 else m.engine.capstone16
+
+
+@kernel
+def is_io(number: int) -> bool:
+    """Whether a Capstone instruction number is of the IN/OUT family."""
+    for i in range(IO_KINDS):
+        if IO_INSTRUCTIONS[i] == number:
+            return True
+    return False
+
+
+@kernel
+def hook_io_site(m: "State", linear: int) -> bool:
+    """Put a code hook on the instruction at `linear`; False if it has one already."""
+    engine = m.engine
+    slot = (linear ^ linear >> 12) & (IO_SITES - 1)
+    for _ in range(IO_SITES):
+        if engine.io_sites[slot] == linear:
+            return False
+        if engine.io_sites[slot] == 0:
+            engine.io_sites[slot] = linear
+            engine.io_site_count = engine.io_site_count + 1
+            handle = address_of(engine.scratch)
+            hook_add(engine.uc, handle, HOOK_CODE, engine.io_callback, engine.state_address, linear, linear)
+            return True
+        slot = (slot + 1) & (IO_SITES - 1)
+    return False
+
+
+@kernel
+def survey_block(m: "State", linear: int, size: int, host: int) -> bool:
+    """Enter the block's cost in the table and hook its I/O instructions. `host` holds a copy of its `size` bytes.
+
+    Returns True if a hook is new, so that the block must be translated again.
+    """
+    engine = m.engine
+    scratch = engine.scratch
+    at = address_of(scratch) + 8
+    store64(at, host)
+    store64(at + 8, size)
+    store64(at + 16, linear)
+    insn = engine.capstone_insn
+    ticks, instructions, hooked = 0, 0, False
+    handle = capstone_handle(m)
+    while load64(at + 8) > 0:
+        if not disassemble_next(handle, at, at + 8, at + 16, insn):
+            break
+        number = load32(insn)
+        row = engine.mnemonic_ticks + number * TICKS_ROW
+        ticks = ticks + load64(row)
+        if number != LEA and number != NOP:
+            use = memory_use(insn)
+            if use != NO_MEMORY:
+                ticks = ticks + load64(row + use * 8)
+        instructions = instructions + 1
+        if is_io(number) and hook_io_site(m, load64(insn + INSN_ADDRESS)):
+            hooked = True
+    block = engine.block[block_slot(linear)]
+    block.address = linear
+    block.size = size
+    block.ticks = ticks
+    block.instructions = instructions
+    return hooked
+
+
+@kernel
+def is_io_code(host: int) -> bool:
+    """Whether the bytes at `host` (at least 16) are an I/O instruction."""
+    for i in range(14):
+        byte = load8(host + i)
+        if byte & 0xFC == 0xE4 or byte & 0xFC == 0xEC or byte & 0xFC == 0x6C:
+            return True
+        prefix = byte == 0x66 or byte == 0x67 or byte == 0xF2 or byte == 0xF3 or byte & 0xE7 == 0x26 or byte & 0xFE == 0x64 or byte & 0xF0 == 0x40
+        if not prefix:
+            return False
+    return False

@@ -1,0 +1,154 @@
+"""Setting up one Unicorn instance: memory, hooks, and the CPU state in place, with a self-check against the wrong build."""
+
+import ctypes
+import os
+import struct
+from typing import Any
+
+import capstone
+import capstone.x86_const as x86
+import numpy as np
+import unicorn
+from unicorn import unicorn_const as const
+from unicorn import x86_const
+
+from vmxemu.cpu.layout import EXPECTED_OFFSETS, Registers
+from vmxemu.engine.library import SUPPORTED_UNICORN, UC, EngineError, check
+from vmxemu.layout import Record
+
+HIDDEN_HPA = 1 << 52  # outside every guest's physical address space: VMCB and permission bitmaps for the interception
+VOID_HPA = HIDDEN_HPA + (1 << 20)  # one page that reads all ones and drops stores: where there is no memory
+ROM_SINK_HPA = HIDDEN_HPA + (2 << 20)  # one page that takes stores to ROM
+HIDDEN_BYTES = 0x10000
+CONTEXT_HEADER = 40  # uc_context: the CPU state begins at this byte
+
+
+class UnicornEngine:
+    """Owns the Unicorn handle and every buffer that it looks at."""
+
+    def __init__(self) -> None:
+        if unicorn.__version__ != SUPPORTED_UNICORN:
+            raise EngineError(f"unicorn {SUPPORTED_UNICORN} is required, this is {unicorn.__version__}")
+        self.uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
+        self.uc.ctl_set_cpu_model(x86_const.UC_CPU_X86_SANDYBRIDGE)
+        self.handle = int(self.uc._uch.value)
+        self._keep: list[Any] = []
+        self._context = ctypes.c_void_p()
+        check(UC.uc_context_alloc(self.uc._uch, ctypes.byref(self._context)), "uc_context_alloc")
+        size = UC.uc_context_size(self.uc._uch)
+        self._image = np.frombuffer((ctypes.c_uint8 * size).from_address(self._context.value or 0), np.uint8)
+        check(UC.uc_context_save(self.uc._uch, self._context), "uc_context_save")
+        self.registers_address = self._find_registers()
+        self._verify_layout()
+        self.uc.ctl_exits_enabled(True)
+        self.uc.ctl_set_tlb_mode(const.UC_TLB_VIRTUAL)
+        self._map_hidden()
+
+    def _find_registers(self) -> int:
+        """Address of CPUX86State: sentinels are written through the API and looked for behind the pointers in uc_struct."""
+        original = self._image.copy()
+        sentinels = struct.pack("<16Q", *(0x5EAD_0000_BEE1_0000 + i for i in range(16)))
+        self._image[CONTEXT_HEADER : CONTEXT_HEADER + len(sentinels)] = np.frombuffer(sentinels, np.uint8)
+        check(UC.uc_context_restore(self.uc._uch, self._context), "uc_context_restore")
+        try:
+            return _search_behind_pointers(self.handle, sentinels)
+        finally:
+            self._image[:] = original
+            check(UC.uc_context_restore(self.uc._uch, self._context), "uc_context_restore")
+
+    def _verify_layout(self) -> None:
+        """Refuse to run on a build whose CPU state differs: write registers by API, find them at their offsets."""
+        for name, offset in EXPECTED_OFFSETS.items():
+            if Registers.FIELDS[name].offset != offset:
+                raise EngineError(f"register layout: {name} is at byte {Registers.FIELDS[name].offset}, expected {offset}")
+        registers = Record(Registers, self.registers_address)
+        probes: tuple[tuple[int, int, Any], ...] = (
+            (x86_const.UC_X86_REG_RBX, 0x1122_3344_5566_7788, lambda: registers.gpr[3]),
+            (x86_const.UC_X86_REG_R15, 0x99AA_BBCC_DDEE_FF00, lambda: registers.gpr[15]),
+            (x86_const.UC_X86_REG_CR2, 0x1234_5678_9ABC, lambda: registers.cr[2]),
+            (x86_const.UC_X86_REG_DR0, 0x4321_0000, lambda: registers.dr[0]),
+            (x86_const.UC_X86_REG_GDTR, (0, 0x7654_3210, 0x7F, 0), lambda: (0, int(registers.seg[8].base), int(registers.seg[8].limit), 0)),
+        )
+        for register, value, read in probes:
+            self.uc.reg_write(register, value)
+            found = read()
+            if (found if isinstance(value, tuple) else int(found)) != value:
+                raise EngineError("this build of Unicorn keeps its CPU state elsewhere than the engine expects")
+            self.uc.reg_write(register, (0, 0, 0, 0) if isinstance(value, tuple) else 0)
+
+    def _map_hidden(self) -> None:
+        """The VMCB page and all-ones permission bitmaps: they make every RDMSR and WRMSR stop."""
+        hidden = np.full(HIDDEN_BYTES, 0xFF, np.uint8)
+        hidden[:0x1000] = 0
+        hidden[0x40:0x50] = np.frombuffer(struct.pack("<QQ", HIDDEN_HPA + 0x1000, HIDDEN_HPA + 0x4000), np.uint8)
+        self.map_memory(HIDDEN_HPA, hidden)
+        sink = np.zeros(0x2000, np.uint8)
+        aligned = -int(sink.ctypes.data) % 4096
+        self.rom_sink = sink[aligned : aligned + 4096]
+        self.map_memory(ROM_SINK_HPA, self.rom_sink)
+
+    def map_memory(self, hpa: int, memory: "np.ndarray[Any, np.dtype[np.uint8]]", writable: bool = True) -> None:
+        """Show a host buffer (page-aligned size) to Unicorn at a physical address."""
+        self._keep.append(memory)
+        protection = const.UC_PROT_ALL if writable else const.UC_PROT_READ | const.UC_PROT_EXEC
+        check(UC.uc_mem_map_ptr(self.uc._uch, ctypes.c_uint64(hpa), ctypes.c_size_t(memory.size), ctypes.c_uint32(protection), ctypes.c_void_p(memory.ctypes.data)), f"mapping {hpa:#x}")
+
+    def map_device(self, hpa: int, size: int, read: int, write: int, user: int) -> None:
+        """Let native callbacks answer for a physical range."""
+        check(
+            UC.uc_mmio_map(self.uc._uch, ctypes.c_uint64(hpa), ctypes.c_size_t(size), ctypes.c_void_p(read), ctypes.c_void_p(user), ctypes.c_void_p(write), ctypes.c_void_p(user)),
+            f"mapping the device at {hpa:#x}",
+        )
+
+    def hook(self, kind: int, callback: int, user: int) -> None:
+        """Add a native hook over all addresses."""
+        handle = ctypes.c_size_t()
+        check(
+            UC.uc_hook_add(self.uc._uch, ctypes.byref(handle), ctypes.c_int(kind), ctypes.c_void_p(callback), ctypes.c_void_p(user), ctypes.c_uint64(1), ctypes.c_uint64(0)),
+            f"hook {kind:#x}",
+        )
+
+    def find_invalid_address(self) -> int:
+        """Host address of uc_struct.invalid_addr: fault on a sentinel address and look for it. The fill must refuse the sentinel."""
+        sentinel = 0x5EAD_BEE1_7000
+        UC.uc_emu_start(self.uc._uch, ctypes.c_uint64(sentinel), ctypes.c_uint64(0), ctypes.c_uint64(0), ctypes.c_size_t(0))
+        found = ctypes.string_at(self.handle, 4096).find(struct.pack("<Q", sentinel))
+        if found < 0:
+            raise EngineError("this build of Unicorn does not say at which address an access failed")
+        return self.handle + found
+
+    def open_disassemblers(self) -> tuple[tuple[int, int, int], int]:
+        """Capstone handles for 16-, 32- and 64-bit code, and the address of one cs_insn to use with them."""
+        opened = [capstone.Cs(capstone.CS_ARCH_X86, mode) for mode in (capstone.CS_MODE_16, capstone.CS_MODE_32, capstone.CS_MODE_64)]
+        insn = ctypes.create_string_buffer(1024)
+        self._keep += [opened, insn]
+        handles = [int(one.csh.value) for one in opened]
+        return (handles[0], handles[1], handles[2]), ctypes.addressof(insn)
+
+    def mnemonic_ticks(self, costs: dict[str, tuple[float, float, float]]) -> int:
+        """Address of the cost table of code.TICKS_ROW. `costs` maps a mnemonic to cycles: register form, extra load, extra store."""
+        table = np.zeros((x86.X86_INS_ENDING + 1, 3), np.uint64)
+        default = costs["default"]
+        names = {value: name[8:].lower() for name, value in vars(x86).items() if name.startswith("X86_INS_")}
+        for number in range(len(table)):
+            table[number] = [round(16 * cycles) for cycles in costs.get(names.get(number, ""), default)]
+        self._keep.append(table)
+        return int(table.ctypes.data)
+
+
+def _search_behind_pointers(handle: int, wanted: bytes) -> int:
+    with open("/proc/self/mem", "rb", buffering=0) as memory:
+
+        def peek(address: int, size: int) -> bytes:
+            try:
+                return os.pread(memory.fileno(), size, address)
+            except OSError:
+                return b""
+
+        structure = peek(handle, 4096)
+        for offset in range(0, len(structure), 8):
+            pointer = int.from_bytes(structure[offset : offset + 8], "little")
+            found = peek(pointer, 0x20000).find(wanted) if 0x10000 < pointer < 1 << 47 else -1
+            if found >= 0:
+                return pointer + found
+    raise EngineError("this build of Unicorn hides its CPU state: no in-place access")

@@ -1,0 +1,292 @@
+"""What Unicorn calls while it executes: traps, TLB fills, blocks, new translations, I/O sites, device memory.
+
+`vmxemu_step` and `vmxemu_translate` are compiled once and called by symbol, from here and from the run loop.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import types
+from unicorn.unicorn_const import UC_MEM_FETCH, UC_MEM_WRITE
+
+from vmxemu.cpu.layout import HALTED, HF_INHIBIT_IRQ
+from vmxemu.engine.code import block_slot, is_io_code, survey_block
+from vmxemu.engine.coherence import PHYSICAL_WINDOW, drop_written_code, enter_world, flush_translations, note_code_frame
+from vmxemu.engine.layout import BLOCKS
+from vmxemu.engine.library import emu_stop
+from vmxemu.engine.unicorn_engine import ROM_SINK_HPA as _ROM_SINK
+from vmxemu.engine.unicorn_engine import VOID_HPA as _VOID
+from vmxemu.jit import cast_to, copy_bytes, kernel, load8, load64, native_callback, store64
+from vmxemu.machine.traps import FILL_TRAP, settle, take
+from vmxemu.machine import event_poll
+from vmxemu.memory.frames import holds_code
+from vmxemu.memory.layout import POISONED
+from vmxemu.memory.physical import ALL_ONES, frame_index, hidden_smram, ram_offset
+from vmxemu.outcome import DONE, NOT_MINE
+from vmxemu.platform.mmio import is_device, mmio_read, mmio_write
+from vmxemu.state import State
+from vmxemu.machine.faults import FILL_NOWHERE, FILL_POISON, FILL_TRANSLATION
+from vmxemu.translation.layout import FETCH, IMPLICIT_SUPERVISOR, PERMIT_EXECUTE, PERMIT_READ, PERMIT_WRITE, READ, WRITE
+from vmxemu.translation.walk import translate
+
+if TYPE_CHECKING:
+    pass
+
+U = np.uint64
+U32, U64, I32 = types.uint32, types.uint64, types.int32
+state_at = cast_to(State)
+MEM_FETCH, MEM_WRITE = U(UC_MEM_FETCH), U(UC_MEM_WRITE)
+VOID_HPA, ROM_SINK_HPA = U(_VOID), U(_ROM_SINK)
+POLL_TRAP = U(0x1001)
+IO_TRAP = U(0x17B)
+PAGE = U(4096)
+OFFSET_MASK = U(0xFFF)
+UC_READ, UC_WRITE, UC_EXEC = U(1), U(2), U(4)
+
+step_symbol = types.ExternalFunction("vmxemu_step", U64(U64, U64))
+translate_symbol = types.ExternalFunction("vmxemu_translate", U64(U64, U64, U64))
+
+
+@native_callback(U64(U64, U64), symbol="vmxemu_step")
+def vmxemu_step(state: int, trap: int) -> int:
+    """Handle one trap, or poll for events, to the point where the guest can go on."""
+    m = state_at(state)
+    if trap == POLL_TRAP:
+        outcome = event_poll.poll(m)
+        if outcome == NOT_MINE:
+            return NOT_MINE
+        return settle(m, outcome)
+    return settle(m, take(m, trap))
+
+
+@native_callback(U64(U64, U64, U64), symbol="vmxemu_translate")
+def vmxemu_translate(state: int, gla: int, access: int) -> int:
+    """translation.walk.translate by symbol."""
+    return translate(state_at(state), gla, access)
+
+
+@kernel
+def before_guest(m: "State") -> None:
+    """Make Unicorn's caches true to the state in which the guest goes on."""
+    if m.memory.code_written != 0:
+        drop_written_code(m)
+    enter_world(m)
+
+
+@native_callback(types.void(U64, U32, U64))
+def on_trap(uc: int, number: int, state: int) -> None:
+    """An interception or exception: handle it here and let the guest go on, or leave to the run loop."""
+    m = state_at(state)
+    m.engine.traps = m.engine.traps + 1
+    outcome = step_symbol(U(state), U(number))
+    if outcome != DONE:
+        m.engine.stop = 1
+        emu_stop(uc)
+        return
+    if m.cpu.activity != 0 or m.engine.stop != 0:
+        emu_stop(uc)
+        return
+    before_guest(m)
+
+
+@kernel
+def fill_physical(m: "State", access: int, result: int) -> bool:
+    """Answer a fill whose translation is in m.walk: which page Unicorn shall use, and what it may do there without asking again."""
+    hpa = m.walk.hpa & ~OFFSET_MASK
+    permissions = m.walk.permissions
+    engine = m.engine
+    granted = permissions & (PERMIT_READ | PERMIT_WRITE)
+    offset = ram_offset(m, hpa)
+    if offset != ALL_ONES and not hidden_smram(m, hpa):
+        state = load8(m.memory.frames + (offset >> 12))
+        if state & 0x7F == POISONED:
+            if engine.system_access & 2 == 0:
+                engine.fill_failed = FILL_POISON
+                engine.fill_access = access
+                return False
+            engine.flush_at_block_end = 1
+            m.clock.deadline = 0
+        if access == FETCH:
+            note_code_frame(m, hpa)
+            if engine.flush_at_block_end != 0:
+                m.clock.deadline = 0
+            granted = permissions & (PERMIT_READ | PERMIT_EXECUTE)
+        elif state & 0x80 != 0 and granted & PERMIT_WRITE != 0:
+            granted = granted | PERMIT_EXECUTE  # so that Unicorn sees every store to translated code
+    elif hpa - m.memory.rom_base < m.memory.rom_bytes:
+        if access == FETCH:
+            granted = permissions & (PERMIT_READ | PERMIT_EXECUTE)
+        elif access == WRITE:
+            copy_bytes(m.memory.rom_sink, m.memory.rom + (hpa - m.memory.rom_base), PAGE)
+            hpa = ROM_SINK_HPA
+            engine.flush_at_block_end = 1
+            m.clock.deadline = 0
+        else:
+            granted = PERMIT_READ
+    else:
+        if access == FETCH:
+            engine.fill_failed = FILL_NOWHERE
+            engine.fill_access = access
+            return False
+        if not is_device(m, hpa):
+            hpa = VOID_HPA
+    store64(result, hpa)
+    store64(result + 8, granted)
+    return True
+
+
+@native_callback(types.boolean(U64, U64, I32, U64, U64))
+def on_fill(uc: int, page: int, kind: int, result: int, state: int) -> bool:
+    """Unicorn misses a translation: give one, or refuse and leave the fault to the run loop."""
+    m = state_at(state)
+    if page - PHYSICAL_WINDOW < PHYSICAL_WINDOW:
+        store64(result, page - PHYSICAL_WINDOW)
+        store64(result + 8, 7)
+        return True
+    engine = m.engine
+    engine.fills = engine.fills + 1
+    access = READ
+    if U(kind) == MEM_FETCH:
+        access = FETCH
+    elif U(kind) == MEM_WRITE:
+        access = WRITE
+    outcome = translate(m, page, access)
+    if outcome != DONE and engine.system_access & 1 != 0 and access != FETCH:
+        outcome = translate(m, page, access | IMPLICIT_SUPERVISOR)
+    m.clock.ticks = m.clock.ticks + (m.walk.cycles << 4)
+    if outcome != DONE:
+        engine.fill_failed = FILL_TRANSLATION
+        engine.fill_access = access
+        return False
+    if m.r.mode & 3 == 3:
+        engine.owner_user = engine.world
+    return fill_physical(m, access, result)
+
+
+@kernel
+def block_pause(m: "State") -> bool:
+    """The slow path of the block hook: True if the run loop is wanted before this block runs."""
+    engine = m.engine
+    clock = m.clock
+    if engine.retranslate != 0 or engine.stop != 0:
+        return True
+    if engine.flush_at_block_end != 0:
+        engine.flush_at_block_end = 0
+        owner = engine.owner1 != 0
+        world = engine.world
+        flush_translations(m)
+        if owner:
+            engine.owner1 = world
+        else:
+            engine.owner0 = world
+    engine.system_access = 0
+    if clock.ticks >= clock.next_stop:
+        return True
+    if clock.attention != 0:
+        return m.r.eflags & 0x200 != 0 and m.r.mode & HF_INHIBIT_IRQ == 0
+    clock.deadline = clock.next_stop
+    return False
+
+
+@native_callback(types.void(U64, U64, U32, U64))
+def on_block(uc: int, address: int, size: int, state: int) -> None:
+    """A block is about to run: pause if something is due, else charge it."""
+    m = state_at(state)
+    clock = m.clock
+    if clock.ticks >= clock.deadline:
+        if block_pause(m):
+            emu_stop(uc)
+            return
+    block = m.engine.block[block_slot(address)]
+    if block.address == address and block.size == size:
+        clock.ticks = clock.ticks + block.ticks
+        clock.instructions = clock.instructions + block.instructions
+    else:
+        clock.ticks = clock.ticks + (U(size) << 2)
+        clock.instructions = clock.instructions + (U(size) >> 2) + 1
+    clock.blocks = clock.blocks + 1
+
+
+@native_callback(types.void(U64, U64, U64, U64))
+def on_translation(uc: int, block: int, previous: int, state: int) -> None:
+    """Unicorn has translated a new block: look at its code once."""
+    m = state_at(state)
+    linear = load64(block)
+    size = load64(block + 8) >> 16 & 0xFFFF
+    buffer = m.engine.code_buffer
+    if size > 2 * PAGE:
+        size = 2 * PAGE
+    first = PAGE - (linear & OFFSET_MASK)
+    if first > size:
+        first = size
+    if not copy_code(m, linear, buffer, first):
+        return
+    hpa = m.walk.hpa
+    if first < size and not copy_code(m, linear + first, buffer + first, size - first):
+        return
+    if survey_block(m, linear, size, buffer):
+        m.engine.retranslate = 1
+        m.engine.retranslate_hpa = hpa
+        m.engine.retranslate_bytes = first
+        m.clock.deadline = 0
+
+
+@kernel
+def copy_code(m: "State", linear: int, target: int, size: int) -> bool:
+    """Copy code bytes (within one page) to the host address `target`; m.walk.hpa is where they stand."""
+    state = m.engine.state_address
+    if translate_symbol(state, linear, FETCH) != DONE:
+        return False
+    hpa = m.walk.hpa
+    offset = ram_offset(m, hpa)
+    if offset != ALL_ONES:
+        copy_bytes(target, m.memory.ram + offset, size)
+        return True
+    if hpa - m.memory.rom_base < m.memory.rom_bytes:
+        copy_bytes(target, m.memory.rom + (hpa - m.memory.rom_base), size)
+        return True
+    return False
+
+
+@native_callback(types.void(U64, U64, U32, U64))
+def on_io_site(uc: int, address: int, size: int, state: int) -> None:
+    """Execution reached an address where an I/O instruction was once seen: trap it if one is still there."""
+    m = state_at(state)
+    buffer = m.engine.code_buffer
+    first = PAGE - (address & OFFSET_MASK)
+    if first > 16:
+        first = U(16)
+    if not copy_code(m, address, buffer, first):
+        return
+    if first < 16 and not copy_code(m, address + first, buffer + first, 16 - first):
+        store64(buffer + first, 0)
+    if is_io_code(buffer):
+        m.engine.trap = IO_TRAP
+        emu_stop(uc)
+
+
+@native_callback(U64(U64, U64, U32, U64))
+def on_device_read(uc: int, offset: int, size: int, state: int) -> int:
+    """A load from device memory; the whole device window is one mapping."""
+    m = state_at(state)
+    return mmio_read(m, m.memory.device_base + offset, U(size))
+
+
+@native_callback(types.void(U64, U64, U32, U64, U64))
+def on_device_write(uc: int, offset: int, size: int, value: int, state: int) -> None:
+    """A store to device memory. It may raise or clear an interrupt, so the run loop looks at the next block boundary."""
+    m = state_at(state)
+    mmio_write(m, m.memory.device_base + offset, U(size), value)
+    m.clock.next_stop = 0
+    m.clock.deadline = 0
+
+
+@native_callback(U64(U64, U64, U32, U64))
+def on_void_read(uc: int, offset: int, size: int, state: int) -> int:
+    """A load where there is no memory."""
+    return ALL_ONES
+
+
+@native_callback(types.void(U64, U64, U32, U64, U64))
+def on_void_write(uc: int, offset: int, size: int, value: int, state: int) -> None:
+    """A store where there is no memory."""

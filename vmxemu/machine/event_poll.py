@@ -1,0 +1,131 @@
+"""Between two blocks: what has become due or deliverable, in the order of the SDM's priority table (Vol. 3A, 'Priority Among
+Simultaneous Exceptions and Interrupts')."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmxemu import report
+from vmxemu.cpu.layout import ACTIVE, HALTED, HF_INHIBIT_IRQ
+from vmxemu.isa import exceptions, exits
+from vmxemu.jit import kernel
+from vmxemu.machine.traps import EVENT_VALID, pend
+from vmxemu.outcome import DONE, NOT_MINE, STOPPED
+from vmxemu.outer import trap as management_trap
+from vmxemu.platform.interrupts import acknowledge, pending_vector
+from vmxemu.platform.management import pending_management, take_management
+from vmxemu.platform.timers import next_due, run_due
+from vmxemu.smm.entry import enter_smm
+from vmxemu.timing import costs
+from vmxemu.timing.clock import charge_event
+from vmxemu.trace import events
+from vmxemu.trace.emit import emit
+from vmxemu.vmx import controls, windows
+from vmxemu.vmx.intercepts import program
+
+if TYPE_CHECKING:
+    from vmxemu.state import State
+
+U = np.uint64
+NONE = U(256)
+EXTERNAL_INTERRUPT, NMI_TYPE, HARDWARE_EXCEPTION = U(0), U(2), U(3)
+RFLAGS_IF = U(1 << 9)
+CR4_MCE = U(1 << 6)
+
+
+@kernel
+def poll(m: "State") -> int:
+    """Take the most urgent event; an outcome to settle, or NOT_MINE if nothing can be taken now."""
+    m.clock.attention = 0
+    if m.clock.ticks >= next_due(m):
+        run_due(m)
+    if m.cpu.event_info & EVENT_VALID != 0:
+        return DONE
+    kind = pending_management(m)
+    if kind != 0:
+        outcome = management(m, kind)
+        if outcome != NOT_MINE:
+            return outcome
+    if m.vmx.non_root != 0:
+        outcome = windows.pending_exit(m)
+        if outcome != DONE:
+            m.cpu.activity = ACTIVE
+            return outcome
+    return interrupts(m)
+
+
+@kernel
+def management(m: "State", kind: int) -> int:
+    """A management interrupt: to VMM1 if the software trap is armed, else the processor's own treatment."""
+    if management_trap.armed(m):
+        return management_trap.arrive(m, kind)
+    if kind == events.MC:
+        take_management(m, kind)
+        arrived(m, kind)
+        m.cpu.activity = ACTIVE
+        if m.r.cr[4] & CR4_MCE == 0:
+            m.report.reason = report.TRIPLE_FAULT
+            m.report.feature = report.MACHINE_CHECK_SHUTDOWN
+            return STOPPED
+        charge_event(m, costs.MACHINE_CHECK)
+        return exception_event(m, exceptions.MC, HARDWARE_EXCEPTION)
+    if kind == events.SMI or kind == events.PMI:
+        if m.cpu.in_smm != 0:
+            return NOT_MINE
+        take_management(m, kind)
+        arrived(m, kind)
+        m.cpu.activity = ACTIVE
+        enter_smm(m, kind)
+        program(m)
+        return DONE
+    if kind == events.NMI:
+        if m.cpu.nmi_blocked != 0 or m.r.mode & HF_INHIBIT_IRQ != 0:
+            return NOT_MINE
+        take_management(m, kind)
+        arrived(m, kind)
+        m.cpu.activity = ACTIVE
+        return exception_event(m, exceptions.NMI, NMI_TYPE)
+    return NOT_MINE
+
+
+@kernel
+def arrived(m: "State", kind: int) -> None:
+    """Record the arrival; with the trap armed this would have been VMM1's."""
+    taken = m.platform.taken
+    emit(m, events.ARRIVAL, kind, taken.serial, taken.address, taken.detail, 0)
+    if m.outer.up != 0:
+        m.outer.bypasses = m.outer.bypasses + 1
+        emit(m, events.BYPASS, kind, taken.serial, 0, 0, 0)
+
+
+@kernel
+def exception_event(m: "State", vector: int, kind: int) -> int:
+    """An event without error code: a VM exit if the controls say so, else pending for delivery."""
+    if m.vmx.non_root != 0:
+        outcome = controls.event_exits(m, vector, 0, kind)
+        if outcome != DONE:
+            return outcome
+    pend(m, vector, kind, False, 0)
+    return DONE
+
+
+@kernel
+def interrupts(m: "State") -> int:
+    """The highest external interrupt, if its window is open; else ask for attention at the block where it opens."""
+    vector = pending_vector(m)
+    if vector == NONE:
+        return NOT_MINE
+    if m.cpu.activity > HALTED:
+        return NOT_MINE
+    if m.vmx.non_root != 0:
+        outcome = controls.external_interrupt_exits(m)
+        if outcome != DONE:
+            m.cpu.activity = ACTIVE
+            return outcome
+    if m.r.eflags & RFLAGS_IF == 0 or m.r.mode & HF_INHIBIT_IRQ != 0:
+        m.clock.attention = 1
+        return NOT_MINE
+    m.cpu.activity = ACTIVE
+    charge_event(m, costs.INTERRUPT)
+    pend(m, acknowledge(m), EXTERNAL_INTERRUPT, False, 0)
+    return DONE

@@ -1,0 +1,106 @@
+"""Fills that failed: page faults, EPT violations, poisoned lines, and the processor's own accesses at CPL 3."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmxemu import report
+from vmxemu.cpu.layout import CS
+from vmxemu.isa import exceptions, exits
+from vmxemu.jit import kernel, load64
+from vmxemu.memory.frames import is_poisoned
+from vmxemu.memory.physical import host_address
+from vmxemu.outcome import DONE, EPT_VIOLATION, FAULT, POISON, RETRY, STOPPED, kind_of, vm_exit, vector_of
+from vmxemu.platform.management import raise_management
+from vmxemu.platform.mca import log_consumption
+from vmxemu.trace import events
+from vmxemu.translation.access import read_linear
+from vmxemu.translation.layout import FETCH, IMPLICIT_SUPERVISOR
+from vmxemu.translation.walk import translate
+
+if TYPE_CHECKING:
+    from vmxemu.state import State
+
+U = np.uint64
+FILL_TRANSLATION, FILL_POISON, FILL_NOWHERE = U(1), U(2), U(3)
+CPL3 = U(3)
+
+
+@kernel
+def failed_fill(m: "State") -> int:
+    """Repeat the translation that failed, now with the exact address, and say what it means."""
+    engine = m.engine
+    why = engine.fill_failed
+    engine.fill_failed = 0
+    gla = load64(engine.invalid_address)
+    access = engine.fill_access
+    outcome = translate(m, gla, access)
+    if outcome == DONE:
+        if why == FILL_POISON and is_poisoned(m, m.walk.hpa, 1):
+            return POISON
+        if why == FILL_POISON:
+            engine.system_access = engine.system_access | 2  # let this one access to the frame's other lines through
+            return RETRY
+        if access == FETCH and host_address(m, m.walk.hpa) == 0:
+            m.report.reason = report.UNMODELLED_FEATURE
+            m.report.feature = report.FETCH_OUTSIDE_MEMORY
+            m.report.address = m.walk.hpa
+            return STOPPED
+        return RETRY
+    if kind_of(outcome) == FAULT and vector_of(outcome) == exceptions.PF and m.r.mode & CPL3 == CPL3 and access != FETCH and engine.system_access & 1 == 0:
+        if loads_descriptor(m):
+            repeated = translate(m, gla, access | IMPLICIT_SUPERVISOR)
+            if repeated == DONE:
+                engine.system_access = 1
+                return RETRY
+            outcome = repeated
+        else:
+            outcome = translate(m, gla, access)
+    return outcome
+
+
+@kernel
+def loads_descriptor(m: "State") -> bool:
+    """Whether the instruction at CS:RIP may read a descriptor table or the TSS: Unicorn does these reads as the processor's own."""
+    at = m.r.seg[CS].base + m.r.rip
+    for i in range(14):
+        if read_linear(m, at + i, 1, FETCH) != DONE:
+            return False
+        byte = m.walk.value
+        prefix = byte == 0x66 or byte == 0x67 or byte == 0xF2 or byte == 0xF3 or byte & 0xE7 == 0x26 or byte & 0xFE == 0x64
+        if m.r.mode & 0x8000 != 0 and byte & 0xF0 == 0x40:
+            prefix = True
+        if prefix:
+            continue
+        if byte == 0x0F:
+            if read_linear(m, at + i + 1, 1, FETCH) != DONE:
+                return False
+            second = m.walk.value
+            return second <= 3 or second == 0xA1 or second == 0xA9 or second == 0xB2 or second == 0xB4 or second == 0xB5 or second == 0x35 or second == 0x07
+        far = byte == 0x9A or byte == 0xEA or byte == 0xCA or byte == 0xCB or byte == 0xCF or byte == 0xFF
+        return far or byte == 0x8E or byte == 0x07 or byte == 0x17 or byte == 0x1F or byte == 0xC4 or byte == 0xC5
+    return False
+
+
+@kernel
+def ept_exit(m: "State", kind: int) -> int:
+    """An EPT violation or misconfiguration found by a walk, as the VM exit that it causes."""
+    m.exit.interruption_info = 0
+    m.exit.instruction_length = 0
+    m.exit.instruction_info = 0
+    m.exit.guest_physical = m.walk.gpa
+    if kind == EPT_VIOLATION:
+        m.exit.qualification = m.walk.qualification
+        m.exit.guest_linear = m.walk.gla
+        return vm_exit(exits.EPT_VIOLATION)
+    m.exit.qualification = 0
+    m.exit.guest_linear = 0
+    return vm_exit(exits.EPT_MISCONFIG)
+
+
+@kernel
+def consume_poison(m: "State") -> int:
+    """An access would have consumed a poisoned line: log it as software-recoverable, action required, and let the #MC arrive."""
+    log_consumption(m, m.walk.hpa)
+    raise_management(m, events.MC, m.walk.hpa, 0)
+    return RETRY

@@ -1,0 +1,181 @@
+"""From a trap to its architectural outcome. A trap is why Unicorn stopped: an interception (0x100 + SVM exit code), or one of ours.
+
+`take` says what a trap means; `settle` carries that through to a state in which the guest can go on: faults are delivered through the
+IDT or cause VM exits, VM exits load the host state, and a host RIP at the door enters VMM1.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmxemu import report
+from vmxemu.cpu import system
+from vmxemu.cpu.decode import decode
+from vmxemu.cpu.delivery import deliver_once, escalate
+from vmxemu.engine.layout import NO_TRAP
+from vmxemu.isa import exceptions, exits
+from vmxemu.jit import kernel
+from vmxemu.machine import faults, io, msr
+from vmxemu.outcome import (
+    DONE,
+    EPT_MISCONFIG,
+    EPT_VIOLATION,
+    FAULT,
+    NOT_MINE,
+    POISON,
+    RETRY,
+    STOPPED,
+    TRIPLE_FAULT,
+    VM_EXIT,
+    detail_of,
+    fault,
+    fault_with,
+    has_error_code,
+    kind_of,
+    vector_of,
+    vm_exit,
+)
+from vmxemu.outer.dispatch import handle_exit
+from vmxemu.trace import events
+from vmxemu.trace.emit import emit
+from vmxemu.vmx import controls, instructions
+from vmxemu.vmx.exit import leave
+
+if TYPE_CHECKING:
+    from vmxemu.state import State
+
+U = np.uint64
+EXCEPTION, LAST_EXCEPTION = U(0x140), U(0x15F)
+INVALID_OPCODE = U(0x146)
+MSR_TRAP, IO_TRAP = U(0x17C), U(0x17B)
+FILL_TRAP = U(0x1000)
+EVENT_VALID, ERROR_VALID = U(1 << 31), U(1 << 11)
+TYPE_SHIFT, HARDWARE_EXCEPTION = U(8), U(3)
+# Vectors that push an error code: #DF #TS #NP #SS #GP #PF #AC #CP
+WITH_ERROR_CODE = U(1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17 | 1 << 21)
+STEPS = U(64)
+BEYOND_DOUBLE_FAULT = U(0x100)
+
+
+@kernel
+def take(m: "State", trap: int) -> int:
+    """What the trap means for the software that runs: an outcome, not yet carried through."""
+    if trap == FILL_TRAP:
+        return faults.failed_fill(m)
+    if EXCEPTION <= trap <= LAST_EXCEPTION and trap != INVALID_OPCODE:
+        vector = trap - EXCEPTION
+        if WITH_ERROR_CODE >> vector & 1 != 0:
+            return fault_with(vector, m.r.error_code & 0xFFFF)
+        return fault(vector)
+    outcome = decode(m)
+    if outcome != DONE:
+        return outcome
+    if m.vmx.non_root != 0:
+        outcome = controls.instruction_exits(m, trap)
+        if outcome != DONE:
+            return outcome
+    return execute(m, trap)
+
+
+@kernel
+def execute(m: "State", trap: int) -> int:
+    """Emulate the decoded instruction at RIP."""
+    if trap == IO_TRAP:
+        return io.execute(m)
+    if trap == MSR_TRAP:
+        return msr.execute(m)
+    if trap == INVALID_OPCODE:
+        outcome = instructions.execute_root(m) if m.vmx.non_root == 0 else NOT_MINE
+        if outcome != NOT_MINE:
+            return outcome
+    outcome = system.emulate(m, trap)
+    return fault(exceptions.UD) if outcome == NOT_MINE else outcome
+
+
+@kernel
+def settle(m: "State", outcome: int) -> int:
+    """Carry an outcome through. DONE: the guest goes on; STOPPED or UNMODELLED: the run ends, m.report says why."""
+    for _ in range(STEPS):
+        kind = kind_of(outcome)
+        if kind == DONE or kind == RETRY:
+            if m.cpu.event_info & EVENT_VALID == 0:
+                return DONE
+            outcome = deliver(m)
+        elif kind == FAULT:
+            outcome = raise_fault(m, outcome)
+        elif kind == EPT_VIOLATION or kind == EPT_MISCONFIG:
+            outcome = faults.ept_exit(m, kind)
+        elif kind == VM_EXIT:
+            outcome = leave(m, vector_of(outcome))
+            if outcome == DONE:
+                outcome = handle_exit(m)
+        elif kind == TRIPLE_FAULT:
+            if m.vmx.non_root == 0:
+                m.report.reason = report.TRIPLE_FAULT
+                return STOPPED
+            m.exit.qualification = 0
+            m.exit.interruption_info = 0
+            outcome = vm_exit(exits.TRIPLE_FAULT)
+        elif kind == POISON:
+            outcome = faults.consume_poison(m)
+        else:
+            return outcome
+    m.report.reason = report.ENGINE_ERROR
+    m.report.feature = U(1)
+    return STOPPED
+
+
+@kernel
+def deliver(m: "State") -> int:
+    """Deliver the pending event through IVT or IDT; it stays pending if its delivery faults."""
+    cpu = m.cpu
+    info = cpu.event_info
+    outcome = deliver_once(m, cpu.event_vector, info, cpu.event_error, m.r.rip + cpu.event_length)
+    if outcome == DONE:
+        cpu.event_info = 0
+        emit(m, events.EVENT, cpu.event_vector, cpu.event_error, info >> TYPE_SHIFT & 7, 0, 0)
+    return outcome
+
+
+@kernel
+def raise_fault(m: "State", outcome: int) -> int:
+    """A fault becomes a VM exit or the pending event; during the delivery of another exception it may become #DF or a triple fault."""
+    cpu = m.cpu
+    vector = vector_of(outcome)
+    error = detail_of(outcome)
+    if vector == exceptions.PF:
+        cpu.event_gla = m.walk.gla
+    if m.vmx.non_root != 0:
+        exit_outcome = controls.event_exits(m, vector, error, HARDWARE_EXCEPTION)
+        if exit_outcome != DONE:
+            return exit_outcome
+    if cpu.event_info & EVENT_VALID != 0 and cpu.event_info >> TYPE_SHIFT & 7 == HARDWARE_EXCEPTION:
+        combined = escalate(cpu.event_vector, vector)
+        if combined == BEYOND_DOUBLE_FAULT:
+            return TRIPLE_FAULT
+        if combined == exceptions.DF and vector != exceptions.DF:
+            outcome = fault_with(exceptions.DF, 0)
+            vector = exceptions.DF
+            error = 0
+            if m.vmx.non_root != 0:
+                exit_outcome = controls.event_exits(m, vector, error, HARDWARE_EXCEPTION)
+                if exit_outcome != DONE:
+                    return exit_outcome
+    pend(m, vector, HARDWARE_EXCEPTION, has_error_code(outcome), error)
+    return DONE
+
+
+@kernel
+def pend(m: "State", vector: int, kind: int, with_error: bool, error: int) -> None:
+    """Make an event the pending one."""
+    cpu = m.cpu
+    cpu.event_vector = vector
+    cpu.event_info = EVENT_VALID | kind << TYPE_SHIFT | vector | (ERROR_VALID if with_error else U(0))
+    cpu.event_error = error
+    cpu.event_length = 0
+
+
+@kernel
+def no_trap(m: "State") -> None:
+    """Nothing is left to handle."""
+    m.engine.trap = NO_TRAP

@@ -1,0 +1,51 @@
+"""Bits of control registers and paging-structure entries. SDM Vol. 3A, 'Paging'; Vol. 3C, 'VMX Support for Address Translation'."""
+
+import numpy as np
+
+U = np.uint64
+FRAME_MASK = U(0x000F_FFFF_FFFF_F000)  # physical address of a 4-KiB frame in any entry
+ADDRESS_MASK = U(0x000F_FFFF_FFFF_FFFF)
+
+CR0_PG = U(1 << 31)
+CR0_WP = U(1 << 16)
+CR3_NO_FLUSH = U(1 << 63)
+CR4_PSE = U(1 << 4)
+CR4_PAE = U(1 << 5)
+CR4_PGE = U(1 << 7)
+CR4_LA57 = U(1 << 12)
+CR4_PCIDE = U(1 << 17)
+CR4_SMEP = U(1 << 20)
+CR4_SMAP = U(1 << 21)
+EFER_LMA = U(1 << 10)
+EFER_NXE = U(1 << 11)
+RFLAGS_AC = U(1 << 18)
+PCID_MASK = U(0xFFF)
+
+# Guest paging-structure entries
+P = U(1)
+RW = U(1 << 1)
+US = U(1 << 2)
+A = U(1 << 5)
+D = U(1 << 6)
+PS = U(1 << 7)
+G = U(1 << 8)
+XD = U(1 << 63)
+PDPTE_RESERVED = U(0x1E6)  # bits 2:1 and 8:5 of a PAE PDPTE
+
+# Page-fault error code
+PF_PRESENT, PF_WRITE, PF_USER, PF_RESERVED, PF_FETCH = U(1), U(2), U(4), U(8), U(16)
+
+# EPT entries and EPTP
+EPT_READ, EPT_WRITE, EPT_EXECUTE = U(1), U(2), U(4)
+EPT_LARGE = U(1 << 7)
+EPT_A = U(1 << 8)
+EPT_D = U(1 << 9)
+EPTP_AD = U(1 << 6)
+EPT_VPID_CAP = U(0x48C - 0x480)  # index of IA32_VMX_EPT_VPID_CAP in m.cpu.vmx_msr
+CAP_EXECUTE_ONLY = U(1 << 0)
+CAP_2M = U(1 << 16)
+CAP_1G = U(1 << 17)
+
+# Exit qualification of an EPT violation; bits 2:0 say the access, 5:3 what the walk permits
+GLA_VALID = U(1 << 7)
+IS_TRANSLATION = U(1 << 8)  # of the linear address itself, not of a guest paging-structure entry

@@ -1,0 +1,192 @@
+"""The room used alone, without a machine: memory, builders of guest and EPT tables, and translation of one or many addresses.
+
+    walker = Walker(ram_bytes=64 << 20)
+    ept = walker.new_ept()
+    ept.map(0, 0, size=PAGE_2M, count=32)
+    guest = walker.new_guest_tables(ept)
+    guest.map(0x40_0000, 0x10_0000, count=16)
+    walker.use(guest, ept)
+    walker.translate(0x40_0123)           # Translation(outcome=0, gpa=0x100123, hpa=0x100123, references=19, ...)
+    walker.translate_many(addresses)      # (hpas, outcomes)
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vmxemu.cpu.layout import HF_CS64, Registers
+from vmxemu.layout import Record
+from vmxemu.state import State
+from vmxemu.translation import bits
+from vmxemu.translation.batch import translate_many
+from vmxemu.translation.geometry import SKYLAKE_SP, Geometry, install
+from vmxemu.translation.invalidate import invalidate_all
+from vmxemu.translation.layout import READ
+from vmxemu.translation.translate import translate
+
+Addresses = np.ndarray[Any, np.dtype[np.uint64]]
+PAGE_4K, PAGE_2M, PAGE_1G = 1 << 12, 1 << 21, 1 << 30
+WRITE_BACK = 6
+GUEST_DEFAULT = int(bits.P | bits.RW | bits.US)
+EPT_DEFAULT = int(bits.EPT_READ | bits.EPT_WRITE | bits.EPT_EXECUTE)
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """One translation as `m.walk` gives it; addresses are None where the outcome (vmxemu.outcome) is not 0."""
+
+    outcome: int
+    gpa: int | None
+    hpa: int | None
+    page_bytes: int
+    permissions: int
+    qualification: int
+    references: int
+    cycles: int
+
+
+class Walker:
+    """A processor's translation with RAM of its own, in 64-bit mode with CPL 0, paging off and EPT off until `use`."""
+
+    def __init__(self, ram_bytes: int = 16 << 20, geometry: Geometry = SKYLAKE_SP, physical_bits: int = 46) -> None:
+        self.ram = np.zeros(ram_bytes + 4096, np.uint8)
+        shift = -int(self.ram.ctypes.data) % 4096
+        self.ram = self.ram[shift : shift + ram_bytes]
+        self._frames = np.zeros(ram_bytes >> 12, np.uint8)
+        self._registers = Record(Registers)
+        self.m: Any = Record(State)
+        self.m.r = self._registers.address
+        self.m.memory.ram, self.m.memory.low_bytes = self.ram.ctypes.data, ram_bytes
+        self.m.memory.frames, self.m.memory.frame_count = self._frames.ctypes.data, ram_bytes >> 12
+        self.m.cpu.physical_bits = physical_bits
+        self.m.cpu.vmx_msr[bits.EPT_VPID_CAP] = bits.CAP_EXECUTE_ONLY | bits.CAP_2M | bits.CAP_1G
+        self.m.r.mode = HF_CS64
+        self.m.r.efer = bits.EFER_LMA | bits.EFER_NXE
+        self.m.r.cr[4] = bits.CR4_PAE
+        install(self.m, geometry)
+        self._next_frame = ram_bytes
+
+    def new_frame(self) -> int:
+        """Address of a zeroed frame, taken from the top of RAM. Raises MemoryError when RAM is used up."""
+        self._next_frame -= PAGE_4K
+        if self._next_frame < 0:
+            raise MemoryError("no RAM is left for tables")
+        return self._next_frame
+
+    def new_ept(self, levels: int = 4) -> "Tables":
+        """An empty EPT."""
+        return Tables(self, levels, EPT_DEFAULT, EPT_DEFAULT | WRITE_BACK << 3)
+
+    def new_guest_tables(self, ept: "Tables | None" = None, levels: int = 4) -> "Tables":
+        """Empty guest tables. Under an EPT their frames are where that EPT maps their addresses 1:1, or it is made to map them so."""
+        return Tables(self, levels, GUEST_DEFAULT, GUEST_DEFAULT, ept)
+
+    def use(self, guest: "Tables | None", ept: "Tables | None" = None, accessed_dirty: bool = False) -> None:
+        """Take tables into use, 64-bit mode; None switches paging or EPT off. Cached translations are dropped."""
+        m = self.m
+        m.r.cr[0] = bits.CR0_PG | bits.CR0_WP if guest else 0
+        m.r.cr[3] = guest.root if guest else 0
+        m.r.cr[4] = (int(m.r.cr[4]) & ~int(bits.CR4_LA57)) | (int(bits.CR4_LA57) if guest and guest.levels == 5 else 0)
+        m.paging.ept_pointer = 0 if ept is None else ept.root | (ept.levels - 1) << 3 | WRITE_BACK | (int(bits.EPTP_AD) if accessed_dirty else 0)
+        invalidate_all(m)
+
+    def translate(self, gla: int, access: int = int(READ)) -> Translation:
+        """Translate one address."""
+        outcome = int(translate(self.m, np.uint64(gla), np.uint64(access)))
+        walk = self.m.walk
+        return Translation(
+            outcome,
+            int(walk.gpa) if outcome == 0 else None,
+            int(walk.hpa) if outcome == 0 else None,
+            int(walk.page_bytes),
+            int(walk.permissions),
+            int(walk.qualification),
+            int(walk.references),
+            int(walk.cycles),
+        )
+
+    def translate_many(self, glas: Addresses, access: int = int(READ)) -> tuple[Addresses, Addresses]:
+        """Translate an array of addresses in one call: (host-physical addresses, outcomes)."""
+        glas = np.ascontiguousarray(glas, np.uint64)
+        hpas, outcomes = np.zeros_like(glas), np.zeros_like(glas)
+        translate_many(self.m, glas, np.uint64(access), hpas, outcomes)
+        return hpas, outcomes
+
+    def read64(self, hpa: int) -> int:
+        """Eight bytes of RAM."""
+        return int(self.ram[hpa : hpa + 8].view(np.uint64)[0])
+
+    def write64(self, hpa: int, value: int) -> None:
+        """Store eight bytes to RAM."""
+        self.ram[hpa : hpa + 8].view(np.uint64)[0] = np.uint64(value)
+
+    def reference_matrix(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
+        """References since `reset_counters` by guest level (row; 0 = the page itself) and EPT level (column; 0 = the guest's entry)."""
+        depth = self.m.tlb.ept_walks.numpy.reshape(8, 8)[:6].astype(np.int64)
+        levels = int(self.m.paging.ept_pointer >> 3 & 7) + 1
+        matrix = np.zeros((6, 6), np.int64)
+        for level in range(1, levels + 1):
+            matrix[:, level] = depth[:, 1 : level + 1].sum(axis=1)
+        matrix[:, 0] = self.m.tlb.guest_reads.numpy[:6]
+        return matrix
+
+    def reset_counters(self) -> None:
+        """Set the TLB's counters to zero; what it holds stays."""
+        tlb = self.m.tlb
+        tlb.stlb_hits = tlb.walks = tlb.references = tlb.faults = tlb.invalidations = 0
+        tlb.ept_walks.numpy[:] = 0
+        tlb.guest_reads.numpy[:] = 0
+
+
+class Tables:
+    """Guest tables or an EPT under construction: `root` and `levels`."""
+
+    def __init__(self, walker: Walker, levels: int, table_bits: int, page_bits: int, ept: "Tables | None" = None) -> None:
+        self.walker, self.levels, self.table_bits, self.page_bits, self.ept = walker, levels, table_bits, page_bits, ept
+        self.root = self._new_table()
+
+    def _new_table(self) -> int:
+        frame = self.walker.new_frame()
+        if self.ept is not None and self.ept.find(frame) is None:
+            self.ept.map(frame, frame)
+        return frame
+
+    def entry_address(self, address: int, level: int, create: bool = False) -> int | None:
+        """Where the entry of `level` (1 = last) for `address` stands; None if tables are missing and not to be created."""
+        table = self.root
+        for above in range(self.levels, level, -1):
+            at = table + (address >> 9 * above & 0xFF8)
+            entry = self.walker.read64(at)
+            if entry & 7 == 0:
+                if not create:
+                    return None
+                entry = self._new_table() | self.table_bits
+                self.walker.write64(at, entry)
+            elif entry & int(bits.PS) and above < 4:
+                return at if not create else self._clash(address, above)
+            table = entry & int(bits.FRAME_MASK)
+        return table + (address >> 9 * level & 0xFF8)
+
+    @staticmethod
+    def _clash(address: int, level: int) -> int:
+        raise ValueError(f"a large page of level {level} maps {address:#x} already")
+
+    def find(self, address: int) -> int | None:
+        """The entry that maps `address`, or None."""
+        at = self.entry_address(address, 1)
+        entry = 0 if at is None else self.walker.read64(at)
+        return entry if entry & 7 else None
+
+    def map(self, address: int, target: int, size: int = PAGE_4K, count: int = 1, flags: int | None = None) -> None:
+        """Map `count` pages of `size` bytes (4K, 2M, 1G) from `address` on to `target` on. `flags`: all bits but the frame and PS."""
+        level = {PAGE_4K: 1, PAGE_2M: 2, PAGE_1G: 3}[size]
+        page_bits = self.page_bits if flags is None else flags
+        for number in range(count):
+            at = self.entry_address(address + number * size, level, create=True)
+            assert at is not None
+            self.walker.write64(at, target + number * size | page_bits | (int(bits.PS) if level > 1 else 0))
+
+
+# The name by which other rooms ask for it
+TableBuilder = Tables

@@ -1,0 +1,181 @@
+"""The TLB: look-up, insertion, removal of single entries.
+
+A key has two words. `tag`: the page's address in bits 63:12, the PCID below. `space`: whose translation it is: EP4TA in 45:12, VPID in
+53:46 and 11:0 (twenty bits: VPID 0 gets a fresh number each time all of its translations are dropped), page-size class in 55:54, kind in
+57:56 (bit 56: of linear addresses, bit 57: through EPT; both = combined mapping), and in 63:60 how many low bits of the tag do not
+count: 12 for a global page, whatever the PCID. SDM Vol. 3C, 'Caching Translation Information'.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmxemu.jit import kernel
+from vmxemu.translation.bits import CR4_PCIDE, FRAME_MASK, PCID_MASK
+from vmxemu.translation.rights import CLASS_SHIFT
+from vmxemu.translation.tlb_layout import CLASS_1G, L1D, L1I, STLB
+
+if TYPE_CHECKING:
+    from vmxemu.state import State
+
+U = np.uint64
+MISS = U(0xFFFFFFFF)
+EP4TA_MASK = U(0x3FFF_FFFF_F000)
+LINEAR, THROUGH_EPT = U(1 << 56), U(1 << 57)
+SIZE_SHIFT = U(54)
+GLOBAL_TAG = U(12 << 60)
+NO_SPACE = U(0x0FFF_FFFF_FFFF_FFFF)  # matches nothing
+VPID0_NUMBERS = U((1 << 20) - (1 << 16))
+PAGE = U(12)
+NOT_CLASS = U(0xFFFF_FFFF_FFFF_FF3F)
+
+
+@kernel
+def vpid_bits(m: "State", vpid: int) -> int:
+    """A VPID's place in `space`."""
+    number = vpid if vpid != 0 else 0x10000 + m.tlb.vpid0_generation % VPID0_NUMBERS
+    return (number & 0xFFF) | number >> 12 << 46
+
+
+@kernel
+def linear_space(m: "State") -> int:
+    """`space` of the linear addresses that are in use now, for 4K pages."""
+    eptp = m.paging.ept_pointer
+    if eptp & FRAME_MASK & ~EP4TA_MASK != 0:
+        return NO_SPACE
+    kind = LINEAR | THROUGH_EPT if eptp != 0 else LINEAR
+    return kind | vpid_bits(m, m.paging.vpid) | (eptp & EP4TA_MASK)
+
+
+@kernel
+def guest_physical_space(m: "State") -> int:
+    """`space` of guest-physical addresses; they have no VPID."""
+    eptp = m.paging.ept_pointer
+    return THROUGH_EPT | eptp & EP4TA_MASK if eptp & FRAME_MASK & ~EP4TA_MASK == 0 else NO_SPACE
+
+
+@kernel
+def current_pcid(m: "State") -> int:
+    """PCID in use."""
+    return m.r.cr[3] & PCID_MASK if m.r.cr[4] & CR4_PCIDE != 0 else 0
+
+
+@kernel
+def set_of(m: "State", number: int, page: int) -> int:
+    """Index of the first entry of the set of a page number in an array."""
+    array = m.tlb.arrays[number]
+    return array.first + ((page ^ page >> array.hash_shift & array.hash_mask) & array.set_mask) * array.stride
+
+
+@kernel
+def match(m: "State", slot: int, tag: int, space: int, found: int) -> int:
+    """`slot` if its key fits, else `found`; without a branch."""
+    key = m.tlb.keys[slot]
+    other_space = key.space ^ space
+    other_tag = (key.tag ^ tag) >> (other_space >> 60)
+    return slot if (other_tag | other_space << 4) == 0 else found
+
+
+@kernel
+def find_in(m: "State", number: int, page: int, tag: int, space: int) -> int:
+    """Slot of a translation in one array, or MISS."""
+    slot = set_of(m, number, page)
+    end = slot + m.tlb.arrays[number].stride
+    found = MISS
+    while slot < end:
+        found = match(m, slot, tag, space, found)
+        found = match(m, slot + 1, tag, space, found)
+        found = match(m, slot + 2, tag, space, found)
+        found = match(m, slot + 3, tag, space, found)
+        slot = slot + 4
+    return found
+
+
+@kernel
+def find_large(m: "State", group: int, address: int, pcid: int, space: int) -> int:
+    """Slot of the 2M or 1G translation of an address in a group, or MISS."""
+    page_class = 1
+    while page_class <= CLASS_1G:
+        number = group * 3 + page_class
+        if m.tlb.live >> number & 1 != 0:
+            shift = PAGE + page_class * 9
+            page = address >> shift
+            found = find_in(m, number, page, page << shift | pcid, space | page_class << SIZE_SHIFT)
+            if found != MISS:
+                return found
+        page_class = page_class + 1
+    return MISS
+
+
+@kernel
+def find(m: "State", group: int, address: int, pcid: int, space: int) -> int:
+    """Slot of the translation of an address in a group (L1D, L1I, STLB), or MISS."""
+    page = address >> PAGE
+    found = find_in(m, group * 3, page, page << PAGE | pcid, space)
+    if found == MISS and m.tlb.live >> group * 3 & 6 != 0:
+        found = find_large(m, group, address, pcid, space)
+    return found
+
+
+@kernel
+def stamp(m: "State", slot: int) -> None:
+    """Note that an entry was used now."""
+    m.tlb.stamps[slot] = m.tlb.clock
+
+
+@kernel
+def drop(m: "State", slot: int) -> None:
+    """Invalidate an entry; it will be the first of its set to be reused."""
+    m.tlb.keys[slot].space = 0
+    m.tlb.stamps[slot] = 0
+
+
+@kernel
+def victim(m: "State", number: int, page: int) -> int:
+    """Slot of the least recently used entry of a page's set."""
+    slot = set_of(m, number, page)
+    end = slot + m.tlb.arrays[number].ways
+    oldest = slot
+    age = m.tlb.stamps[slot]
+    slot = slot + 1
+    while slot < end:
+        other = m.tlb.stamps[slot]
+        oldest = slot if other < age else oldest
+        age = other if other < age else age
+        slot = slot + 1
+    return oldest
+
+
+@kernel
+def insert(m: "State", group: int, address: int, pcid: int, space: int, page_class: int, word: int, gpa: int) -> None:
+    """Put a translation into a group. A page larger than the group can hold is kept as its part around `address`."""
+    number = group * 3 + page_class
+    while m.tlb.arrays[number].ways == 0:
+        if number == group * 3:
+            return
+        number = number - 1
+    kept_class = number - group * 3
+    shift = PAGE + kept_class * 9
+    page = address >> shift
+    slot = victim(m, number, page)
+    frame_offset = ((1 << (PAGE + page_class * 9)) - 1) >> shift << shift
+    key, value = m.tlb.keys[slot], m.tlb.values[slot]
+    key.tag = page << shift | pcid
+    key.space = space | kept_class << SIZE_SHIFT
+    value.word = word & NOT_CLASS | kept_class << CLASS_SHIFT | (address & frame_offset)
+    value.gpa = gpa | address & frame_offset
+    m.tlb.live = m.tlb.live | 1 << number
+    stamp(m, slot)
+
+
+@kernel
+def insert_everywhere(m: "State", group: int, address: int, pcid: int, space: int, page_class: int, word: int, gpa: int) -> None:
+    """After a walk: into the first level and the STLB."""
+    insert(m, group, address, pcid, space, page_class, word, gpa)
+    insert(m, STLB, address, pcid, space, page_class, word, gpa)
+
+
+@kernel
+def group_for(fetch: int) -> int:
+    """First-level group of an access: `fetch` is 1 for instruction fetches."""
+    return L1I if fetch != 0 else L1D
