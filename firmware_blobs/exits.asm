@@ -150,6 +150,7 @@ stay:       mov     eax, STAY
 stop:       mov     eax, STOP
             ret
 
+%include "vmx_guest.inc"
 %include "exits_state.inc"
 %include "exits_print.inc"
 %include "exits_errors.inc"
@@ -172,6 +173,9 @@ test_%[test_number]:
             mov     rbx, %1
             mov     eax, 'TELL'
             vmcall
+%endmacro
+%macro SET_BIT 2
+            or      byte [%1 + (%2) / 8], 1 << ((%2) & 7)
 %endmacro
 ; want cpu, CPU_HLT: ask for control bits (in a setup)
 %macro want 2

@@ -3,14 +3,16 @@
 Rules that hold in every kernel:
   * an integer literal is an unsigned 64-bit number, as are all unsigned fields, so that no expression turns signed or floating;
   * nothing is raised: a kernel returns a status;
-  * compiled code is cached on disk under a name that covers every source file of this package, because Numba itself does not notice
-    that a callee has changed.
+  * compiled code is cached on disk under a name that covers the module and everything that it imports, because Numba itself does not
+    notice that a callee has changed.
 With NUMBA_DISABLE_JIT=1 the same kernels run as plain Python on the same records.
 """
 
 import ctypes
+import functools
 import hashlib
 import os
+import re
 import types as python_types
 from collections.abc import Callable
 from pathlib import Path
@@ -32,20 +34,63 @@ F = TypeVar("F", bound=Callable[..., Any])
 JIT_ON = not numba.config.DISABLE_JIT
 
 
-def _cache_folder() -> Path:
+PACKAGE = Path(__file__).parent
+IMPORT = re.compile(r"^\s*(?:from (vmxemu[\w.]*) import (.+)|import (vmxemu[\w.]*))", re.MULTILINE)
+
+
+def _file_of(module: str) -> Path | None:
+    path = PACKAGE.joinpath(*module.split(".")[1:])
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+@functools.cache
+def _imports(module: str) -> tuple[bytes, tuple[str, ...]]:
+    """A module's source, and the modules of this package that it names in imports."""
+    path = _file_of(module)
+    source = path.read_bytes() if path else b""
+    named: list[str] = []
+    for package, names, plain in IMPORT.findall(source.decode()):
+        named.append(package or plain)
+        named += [f"{package}.{name.strip(' ()').split(' ')[0]}" for name in names.split(",") if package]
+    return source, tuple(name for name in named if _file_of(name))
+
+
+@functools.cache
+def _tables_digest() -> bytes:
+    from vmxemu.isa import data
+
     digest = hashlib.sha256(f"{numba.__version__} {np.__version__}".encode())
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(source.read_bytes())
-    for table in sorted((Path(__file__).parent.parent / "isa").rglob("*.*")):
+    for table in sorted(data.directory().rglob("*.*")):
         digest.update(table.read_bytes())
-    root = Path(os.environ.get("VMXEMU_CACHE_DIR") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vmxemu")
-    return root / digest.hexdigest()[:16]
+    return digest.digest()
 
 
-CACHE_FOLDER = _cache_folder()
+@functools.cache
+def _digest(module: str) -> str:
+    """Name of a module's cache folder: covers its source, all that it imports from this package, and the tables of isa/."""
+    seen, waiting = {module}, [module]
+    while waiting:
+        for name in _imports(waiting.pop())[1]:
+            if name not in seen:
+                seen.add(name)
+                waiting.append(name)
+    digest = hashlib.sha256(_tables_digest())
+    for name in sorted(seen):
+        digest.update(_imports(name)[0])
+    return digest.hexdigest()[:20]
 
 
-def _use_cache_folder() -> bool:
+def _cache_root() -> Path:
+    return Path(os.environ.get("VMXEMU_CACHE_DIR") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vmxemu")
+
+
+CACHE_FOLDER = _cache_root()
+
+
+def _can_cache() -> bool:
     try:
         CACHE_FOLDER.mkdir(parents=True, exist_ok=True)
         probe = CACHE_FOLDER / f".probe-{os.getpid()}"
@@ -53,11 +98,16 @@ def _use_cache_folder() -> bool:
         probe.unlink()
     except OSError:
         return False
-    numba.config.CACHE_DIR = str(CACHE_FOLDER)  # type: ignore[attr-defined]
     return True
 
 
-CACHE = _use_cache_folder()
+CACHE = _can_cache()
+
+
+def _use_cache_of(module: str) -> None:
+    """Numba looks at its configuration when a function is decorated: point it to the module's own folder."""
+    if CACHE:
+        numba.config.CACHE_DIR = str(CACHE_FOLDER / _digest(module))  # type: ignore[attr-defined]
 
 
 def unsigned_literals(function: F) -> F:
@@ -78,6 +128,7 @@ class Kernel:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = unsigned_literals(function)
+        _use_cache_of(function.__module__)
         self.compiled = numba.njit(cache=CACHE, error_model="numpy", boundscheck=False)(self.function)
         self.__doc__, self.__name__, self.__module__ = function.__doc__, function.__name__, function.__module__
 
@@ -105,6 +156,7 @@ class NativeCallback:
     def address(self) -> int:
         """Entry point; compiles, or loads from the cache, on first use."""
         if self._compiled is None:
+            _use_cache_of(self.function.__module__)
             self._compiled = numba.cfunc(self.sig, cache=CACHE, error_model="numpy")(self.function)
             if self.symbol:
                 llvm.add_symbol(self.symbol, self._compiled.address)

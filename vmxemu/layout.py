@@ -27,12 +27,13 @@ import numpy as np
 T = TypeVar("T")
 
 if TYPE_CHECKING:
-    u8 = u16 = u32 = u64 = i32 = i64 = int
+    u8 = int
+    u16 = int
+    u32 = int
+    u64 = int
+    i32 = int
+    i64 = int
 else:
-
-    class _Scalar(type(np.uint64)):
-        pass
-
     u8, u16, u32, u64, i32, i64 = np.uint8, np.uint16, np.uint32, np.uint64, np.int32, np.int64
 
 SCALARS: tuple[Any, ...] = (np.uint8, np.uint16, np.uint32, np.uint64, np.int32, np.int64)
@@ -98,6 +99,8 @@ class Layout:
         for name, hint in get_type_hints(cls).items():
             if name in ("FIELDS", "SIZE"):
                 continue
+            if name in ("address", "bytes"):
+                raise TypeError(f"{cls.__name__}.{name}: Python's view of a record has an attribute of that name")
             mark = cls.__dict__.get(name)
             field = _field(hint, mark, offset)
             if offset % min(8, field.element_size if field.kind in ("scalar", "scalars") else 8):

@@ -10,10 +10,10 @@ RUNNING, EXIT_PORT, SHUTDOWN_PORT, TRIPLE_FAULT, UNMODELLED_INSTRUCTION, UNMODEL
 
 
 class Report(Layout):
-    """`reason` is one of the constants above; `address` names a port, MSR or physical address; `value` the datum."""
+    """`reason` is one of the constants above; `where` names a port, MSR or physical address; `value` the datum."""
 
     reason: u64
-    address: u64
+    where: u64
     value: u64
     size: u64
     status: u64  # exit status that the guest wrote

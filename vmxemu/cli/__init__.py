@@ -36,7 +36,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     from vmxemu.configuration import InputError
 
     try:
-        status = vmxemu.main(args=None if arguments is None else list(arguments), prog_name="vmxemu", standalone_mode=False)
+        status = vmxemu.main(
+            args=None if arguments is None else list(arguments), prog_name="vmxemu", standalone_mode=False
+        )
         sys.stdout.flush()
         return status if isinstance(status, int) else OK
     except InputError as problem:

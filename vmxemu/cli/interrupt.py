@@ -46,5 +46,7 @@ class Interrupts:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before = {}
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._restore()

@@ -42,7 +42,14 @@ def _msrs() -> Rows:
     from vmxemu.isa import msrs
 
     return [
-        (f"{row.address:#x}", row.name, row.access, "" if row.reset is None else f"{row.reset:#x}", row.meaning, row.sdm)
+        (
+            f"{row.address:#x}",
+            row.name,
+            row.access,
+            "" if row.reset is None else f"{row.reset:#x}",
+            row.meaning,
+            row.sdm,
+        )
         for row in msrs.ROWS
     ]
 
@@ -56,7 +63,14 @@ def _cpus() -> Rows:
 def _cpu(profile: Any) -> tuple[Any, ...]:
     who = profile.identity
     tlb = ", ".join(f"{name} {geometry.entries}/{geometry.ways}w" for name, geometry in profile.tlb.items())
-    return (profile.name, profile.description, f"{who.signature:#x}", f"{who.tsc_hz / 1e9:g} GHz", who.physical_bits, tlb)
+    return (
+        profile.name,
+        profile.description,
+        f"{who.signature:#x}",
+        f"{who.tsc_hz / 1e9:g} GHz",
+        who.physical_bits,
+        tlb,
+    )
 
 
 LISTINGS = {

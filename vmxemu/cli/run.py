@@ -9,14 +9,14 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from vmxemu.cli.status import BAD_INPUT, DIFFERENT, GUEST_WRONG, OK
+from vmxemu.cli.status import DIFFERENT, OK
 
 if TYPE_CHECKING:
     from vmxemu.cli.session import Ending
     from vmxemu.configuration import Configuration
 
 
-class Quantity(click.ParamType):
+class Quantity(click.ParamType[int]):
     """An option value such as 256M, read by one of configuration.quantities."""
 
     def __init__(self, name: str) -> None:
@@ -38,10 +38,10 @@ class Quantity(click.ParamType):
 @click.option("--memory", type=Quantity("size"), metavar="SIZE", help="RAM, e.g. 256M.")
 @click.option("--cpu", metavar="PROFILE", help="CPU profile; see: vmxemu isa cpus.")
 @click.option("--topology", type=click.Choice(("bare", "layered")), help="bare: the image owns VMX root operation.")
-@click.option("--max-cycles", type=Quantity("cycles"), metavar="N", help="Stop after so many virtual cycles, e.g. 500M.")
+@click.option("--max-cycles", type=Quantity("cycles"), metavar="N", help="Stop after so many cycles, e.g. 500M.")
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="Seed of everything that is random in the machine.")
-@click.option("--serial", metavar="FILE|-", default="-", show_default=True, help="Where the guest's serial output goes.")
-@click.option("--inject", multiple=True, metavar="KIND@cycle=N,...", help="E.g. 'ce@cycle=5M,hpa=0x1f3000' (repeatable).")
+@click.option("--serial", metavar="FILE|-", default="-", show_default=True, help="Where serial output goes.")
+@click.option("--inject", multiple=True, metavar="KIND@cycle=N,...", help="E.g. ce@cycle=5M,hpa=0x1f3000 (repeatable).")
 @click.option("--record", metavar="FILE", help="Write a trace; see: vmxemu trace --help.")
 @click.option("--quiet", is_flag=True, help="Guest output only: no progress, no tables.")
 @click.option("--json", "as_json", is_flag=True, help="Print the tables as JSON (guest output goes to standard error).")
@@ -123,7 +123,9 @@ def _writer(name: str | None, configuration: "Configuration") -> Any:
         raise InputError(name, f"cannot be written: {problem.strerror}") from None
 
 
-def _verdicts(configuration: "Configuration", facts: dict[str, Any], ending: "Ending", output: str) -> list[dict[str, Any]]:
+def _verdicts(
+    configuration: "Configuration", facts: dict[str, Any], ending: "Ending", output: str
+) -> list[dict[str, Any]]:
     from vmxemu.configuration.expectations import Facts, judge
 
     if ending.reason in ("INTERRUPTED", "OUTPUT_FAILED"):
@@ -163,6 +165,6 @@ def _status(configuration: "Configuration", facts: dict[str, Any], ending: "Endi
     if not verdicts:
         return ending.exit_status
     expected_end = any(one.check in ("exit_status", "reason") for one in configuration.expect)
-    if ending.exit_status >= BAD_INPUT and not (expected_end and ending.exit_status == GUEST_WRONG):
+    if ending.exit_status and not expected_end:
         return ending.exit_status
     return OK if all(verdict["holds"] for verdict in verdicts) else DIFFERENT

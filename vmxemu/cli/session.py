@@ -82,6 +82,7 @@ def execute(machine: Any, progress: Progress, interrupts: Interrupts, writer: "W
         progress.slice(running)
         interrupts.check()
 
+    machine.on_events(progress.events)
     if writer is not None:
         machine.on_events(writer.add)
     try:

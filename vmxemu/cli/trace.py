@@ -31,7 +31,6 @@ def trace() -> None:
     """Work with traces recorded by `vmxemu run --record FILE`."""
 
 
-
 def open_trace(path: str) -> "Reader":
     """The trace at `path`; bad input if it is none."""
     from vmxemu.configuration import InputError
@@ -152,8 +151,10 @@ def diff(left: str, right: str) -> int:
     return end(damage, DIFFERENT)
 
 
-def show_divergence(divergence: "Divergence", titles: tuple[str, str], rules: tuple[str, ...], code: str = "") -> None:
-    """Both sides of the first difference, after the events before it."""
+def show_divergence(
+    divergence: "Divergence", titles: tuple[str, str], rules: tuple[str, ...], code: tuple[str, str] = ("", "")
+) -> None:
+    """Both sides of the first difference with the disassembly at their RIPs, after the events before it."""
     from vmxemu.presentation.divergence import divergence_table
     from vmxemu.presentation.tables import show as show_table
     from vmxemu.trace.show import as_text

@@ -8,7 +8,7 @@ from vmxemu.cli.status import DIFFERENT, OK
 
 if TYPE_CHECKING:
     from vmxemu.configuration import Configuration
-    from vmxemu.trace.compare import Comparison
+    from vmxemu.trace.compare import Comparison, Divergence
     from vmxemu.trace.file import Reader
     from vmxemu.trace.schema import Events
 
@@ -42,7 +42,7 @@ def verify(file: str, quiet: bool) -> int:
         if not damage:
             print(f"equal: {comparison.index:,} events")
         return end(damage, OK)
-    code = _disassembly(configuration, divergence.left if divergence.left is not None else divergence.right)
+    code = _disassembly(configuration, divergence)
     show_divergence(divergence, (file, "this run"), rules_of(reader.header), code)
     return end(damage, DIFFERENT)
 
@@ -88,12 +88,15 @@ def _machine(configuration: "Configuration") -> Any:
     return Machine(configuration)
 
 
-def _disassembly(configuration: "Configuration", event: Any) -> str:
-    """The instruction at an event's RIP, seen by running once more up to just before its cycle."""
+def _disassembly(configuration: "Configuration", divergence: "Divergence") -> tuple[str, str]:
+    """The instructions at both events' RIPs, seen by running once more up to their cycle."""
     machine = _machine(configuration)
-    disassemble = getattr(machine, "disassemble", None)
-    if disassemble is None:
-        return ""
-    machine.run(until=int(event["cycle"]))
-    lines = disassemble(int(event["rip"]), 1)
+    sides = divergence.left, divergence.right
+    machine.run(until=min(int(event["cycle"]) for event in sides if event is not None))
+    left, right = (_instruction(machine, event) for event in sides)
+    return left, right
+
+
+def _instruction(machine: Any, event: Any) -> str:
+    lines = [] if event is None else machine.disassemble(int(event["rip"]), 1)
     return str(lines[0]) if lines else ""

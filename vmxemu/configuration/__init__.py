@@ -1,6 +1,6 @@
 """What a run is a function of: image, memory, processor, injections, policy, expectations; and how files say so.
 
-`Configuration` and `Injection` are loaded on first use: the schema library is slow to import and most commands need none.
+`Configuration` and `Injection` are loaded on first use: the schema library is slow to import and few commands need it.
 """
 
 from typing import TYPE_CHECKING, Any

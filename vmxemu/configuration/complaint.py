@@ -41,6 +41,8 @@ def _say(problem: ErrorDetails, model: type[BaseModel]) -> str:
             return f"expected at least {context['ge']}, got {got}"
         case "less_than_equal":
             return f"expected at most {context['le']}, got {got}"
+        case "too_long":
+            return f"expected at most {context['max_length']}, got {context['actual_length']}"
         case "less_than":
             return f"expected less than {context['lt']}, got {got}"
         case kind:

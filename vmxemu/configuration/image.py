@@ -45,6 +45,6 @@ def check(name: str, where: str, data: bytes) -> Image:
     if len(data) % GRANULE_BYTES:
         raise InputError(where, f"has {len(data)} bytes; expected a ROM whose size is a multiple of {GRANULE_BYTES}")
     if len(set(data[-RESET_VECTOR_BYTES:])) == 1 and data[-1] in (0, 0xFF):
-        problem = f"has no reset vector: its last {RESET_VECTOR_BYTES} bytes are all {data[-1]:02X}h; expected code there"
+        problem = f"has no reset vector: its last {RESET_VECTOR_BYTES} bytes are all {data[-1]:02X}h; expected code"
         raise InputError(where, problem)
     return Image(name, where, hashlib.sha256(data).hexdigest(), data)

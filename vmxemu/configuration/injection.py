@@ -8,7 +8,8 @@ from vmxemu.configuration import quantities
 from vmxemu.configuration.complaint import complaint
 from vmxemu.configuration.errors import InputError
 
-Cycles = Annotated[int, BeforeValidator(quantities.cycles)]
+Cycles = Annotated[int, BeforeValidator(quantities.cycles), Field(lt=1 << 59)]
+MOST_INJECTIONS = 1 << 16  # of one run, repetitions counted
 Address = Annotated[int, BeforeValidator(quantities.address)]
 InjectionKind = Literal["ce", "ue", "srao", "smi", "nmi", "pmi", "mc", "fatal"]
 
@@ -21,7 +22,7 @@ class Injection(BaseModel):
     """One injection.
 
     ce: corrected memory error. ue: uncorrected, found by the consumer (SRAR). srao: uncorrected, found by the scrubber.
-    smi, nmi, pmi: the interrupt; smi takes a command. mc: a machine check without an address. fatal: context corrupt.
+    smi, nmi, pmi: the interrupt; smi and pmi take a command. mc: a machine check with no address. fatal: context lost.
     `cycle` is the virtual cycle of the first one; with `count` more follow, `every` cycles apart.
     """
 
@@ -34,7 +35,7 @@ class Injection(BaseModel):
     vm2_gpa: Address | None = None
     command: Annotated[int, BeforeValidator(quantities.address), Field(le=0xFF)] | None = None
     bank: Annotated[int, BeforeValidator(quantities.address), Field(le=31)] | None = None
-    count: Annotated[int, BeforeValidator(quantities.address), Field(ge=1, le=10_000_000)] = 1
+    count: Annotated[int, BeforeValidator(quantities.address), Field(ge=1, le=MOST_INJECTIONS)] = 1
     every: Cycles = 0
 
     @model_validator(mode="after")
@@ -46,10 +47,12 @@ class Injection(BaseModel):
             raise ValueError(f"{self.kind} needs an address: hpa=, vm1_gpa= or vm2_gpa=")
         if given and self.kind in NO_ADDRESS:
             raise ValueError(f"{self.kind} takes no address, got {given[0]}")
-        if self.command is not None and self.kind != "smi":
+        if self.command is not None and self.kind not in ("smi", "pmi"):
             raise ValueError(f"{self.kind} takes no command")
         if self.count > 1 and self.every == 0:
             raise ValueError("count needs every= (cycles between two)")
+        if self.cycle + self.count * self.every >= 1 << 59:
+            raise ValueError(f"the last one would come at cycle {self.cycle + (self.count - 1) * self.every}")
         return self
 
     @property

@@ -12,9 +12,9 @@ from vmxemu.configuration.errors import InputError
 from vmxemu.configuration.expectations import Expect
 from vmxemu.configuration.image import Image
 from vmxemu.configuration.image import load as load_image
-from vmxemu.configuration.injection import Cycles, Injection
+from vmxemu.configuration.injection import MOST_INJECTIONS, Cycles, Injection
 from vmxemu.configuration.policy import DEFAULT as DEFAULT_POLICY
-from vmxemu.configuration.policy import Rule
+from vmxemu.configuration.policy import MOST_RULES, Rule
 from vmxemu.isa import cpus
 
 # RAM below this address; the rest of it starts at 4 GiB. Between them: MMIO, LAPIC, ROM.
@@ -85,29 +85,34 @@ class Configuration(BaseModel):
     topology: Literal["bare", "layered"] = "bare"
     memory: MemoryMap = MemoryMap()
     seed: Annotated[int, Field(ge=0, lt=1 << 64)] = 0
-    max_cycles: Annotated[Cycles, Field(ge=1, lt=1 << 59)] = 20_000_000_000
+    max_cycles: Annotated[Cycles, Field(ge=1)] = 20_000_000_000
     frequency: Hertz | None = None  # None: the profile's
     trap: bool = True  # False: management interrupts take the processor's default way (negative control)
     invalidation: bool = True  # False: a migration leaves stale translations behind (negative control)
     thresholds: Thresholds = Thresholds()
     inject: tuple[Injection, ...] = ()
-    policy: tuple[Rule, ...] = DEFAULT_POLICY
+    policy: Annotated[tuple[Rule, ...], Field(max_length=MOST_RULES)] = DEFAULT_POLICY
     expect: tuple[Expect, ...] = ()
 
     @model_validator(mode="after")
-    def _addresses_are_ram(self) -> Self:
+    def _injections_fit(self) -> Self:
+        if (total := sum(injection.count for injection in self.inject)) > MOST_INJECTIONS:
+            raise ValueError(f"inject: expected at most {MOST_INJECTIONS} injections, repetitions counted, got {total}")
         for index, injection in enumerate(self.inject):
-            self._check_address(injection, f"inject[{index}].")
+            self._check(injection, f"inject[{index}].")
         return self
 
     def check_injection(self, injection: Injection) -> None:
-        """Raises InputError if its address is outside this machine's memory."""
+        """Raises InputError if this machine has no such memory or machine-check bank."""
         try:
-            self._check_address(injection, "")
+            self._check(injection, "")
         except ValueError as error:
             raise InputError(f"injection {injection.text()!r}", str(error)) from None
 
-    def _check_address(self, injection: Injection, prefix: str) -> None:
+    def _check(self, injection: Injection, prefix: str) -> None:
+        banks = cpus.load(self.cpu).mca.banks if injection.bank is not None else 0
+        if injection.bank is not None and injection.bank >= banks:
+            raise ValueError(f"{prefix}bank: expected a bank of {self.cpu} (0 to {banks - 1}), got {injection.bank}")
         address = injection.address
         if address is not None and not self.memory.holds(address):
             name, have = injection.address_kind, quantities.show_size(self.memory.size)

@@ -6,6 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from vmxemu.configuration import quantities
 
+MOST_RULES = 64
 ManagementKind = Literal["smi", "mc", "cmci", "nmi", "pmi"]
 AddressOwner = Literal["none", "vmm1", "vmm2", "both", "unknown"]
 Severity = Literal["corrected", "ucna", "srao", "srar", "fatal"]

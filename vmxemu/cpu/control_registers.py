@@ -7,26 +7,42 @@ import numpy as np
 from vmxemu.cpu.layout import CS, HF_CS64, SEG_L, TR
 from vmxemu.cpu.mode import refresh_mode
 from vmxemu.isa import bits, exceptions
-from vmxemu.isa.bits import CR0_CD, CR0_ET, CR0_NW, CR0_PE, CR0_PG, CR0_WP, CR4_LA57, CR4_PAE, CR4_PCIDE, CR4_PGE, CR4_PKE
-from vmxemu.isa.bits import CR4_PSE, CR4_SMAP, CR4_SMEP, CR4_VMXE, EFER_LMA, EFER_LME
+from vmxemu.isa.bits import (
+    CR0_CD,
+    CR0_EM,
+    CR0_ET,
+    CR0_MP,
+    CR0_NW,
+    CR0_PE,
+    CR0_PG,
+    CR0_TS,
+    CR0_WP,
+    CR4_LA57,
+    CR4_PAE,
+    CR4_PCIDE,
+    CR4_PGE,
+    CR4_PKE,
+    CR4_PSE,
+    CR4_SMAP,
+    CR4_SMEP,
+    CR4_VMXE,
+    EFER_LMA,
+    EFER_LME,
+)
 from vmxemu.jit import kernel
-from vmxemu.memory.physical import read64
 from vmxemu.outcome import DONE, fault, fault_with
-from vmxemu.translation.invalidate import invalidate_all, on_cr3_write
-from vmxemu.translation.layout import READ
-from vmxemu.translation.translate import translate_guest_physical
+from vmxemu.translation.invalidate import on_cr3_write, on_paging_change
+from vmxemu.translation.pdpte import load_pdptes
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
 U = np.uint64
 CR0_EXISTS = U(bits.supported("CR0", frozenset()))  # other bits of the low half are ignored when written
+LMSW_CLEARS = CR0_MP | CR0_EM | CR0_TS
 LOW_HALF = U(0xFFFFFFFF)
 NO_FLUSH = U(1 << 63)
 PCID_MASK = U(0xFFF)
-PAE_TABLE_MASK = U(0xFFFFFFE0)
-PRESENT = U(1)
-PDPTE_RESERVED = U(0x1E6)
 CR4_RELOADS_PDPTES = CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP
 CR4_FLUSHES = CR4_PAE | CR4_PGE | CR4_PSE | CR4_LA57
 FIXED0_CR0, FIXED1_CR0, FIXED0_CR4, FIXED1_CR4 = U(6), U(7), U(8), U(9)  # in m.cpu.vmx_msr
@@ -53,31 +69,6 @@ def above_physical(m: "State", value: int) -> bool:
 
 
 @kernel
-def load_pdptes(m: "State", cr3: int) -> int:
-    """Load the four PAE PDPTE registers; #GP(0) if a present one has reserved bits. SDM Vol. 3A, 'PDPTE Registers'."""
-    outcome = translate_guest_physical(m, cr3 & PAE_TABLE_MASK, READ)
-    if outcome != DONE:
-        return outcome
-    table = m.walk.hpa
-    entry0 = read64(m, table)
-    entry1 = read64(m, table + 8)
-    entry2 = read64(m, table + 16)
-    entry3 = read64(m, table + 24)
-    if _bad_pdpte(m, entry0) or _bad_pdpte(m, entry1) or _bad_pdpte(m, entry2) or _bad_pdpte(m, entry3):
-        return protection_fault()
-    m.paging.pdpte0 = entry0
-    m.paging.pdpte1 = entry1
-    m.paging.pdpte2 = entry2
-    m.paging.pdpte3 = entry3
-    return DONE
-
-
-@kernel
-def _bad_pdpte(m: "State", entry: int) -> bool:
-    return entry & PRESENT != 0 and (entry & PDPTE_RESERVED != 0 or above_physical(m, entry))
-
-
-@kernel
 def _violates_fixed_bits(m: "State", value: int, fixed0: int, fixed1: int) -> bool:
     """VMX operation fixes some bits. SDM Vol. 3C, 'Restrictions on VMX Operation'."""
     if m.vmx.on == 0:
@@ -91,7 +82,11 @@ def _violates_fixed_bits(m: "State", value: int, fixed0: int, fixed1: int) -> bo
 @kernel
 def _refuses_cr0(m: "State", value: int) -> bool:
     """Whether MOV to CR0 of `value` is a #GP(0)."""
-    if value > LOW_HALF or (value & CR0_PG != 0 and value & CR0_PE == 0) or (value & CR0_NW != 0 and value & CR0_CD == 0):
+    if (
+        value > LOW_HALF
+        or (value & CR0_PG != 0 and value & CR0_PE == 0)
+        or (value & CR0_NW != 0 and value & CR0_CD == 0)
+    ):
         return True
     if _violates_fixed_bits(m, value, FIXED0_CR0, FIXED1_CR0):
         return True
@@ -121,7 +116,7 @@ def write_cr0(m: "State", value: int) -> int:
     m.r.efer = efer
     refresh_mode(m)
     if changed & (CR0_PG | CR0_PE) != 0:
-        invalidate_all(m)
+        on_paging_change(m)
     elif changed & CR0_WP != 0:
         m.engine.flush = 1
     return DONE
@@ -152,7 +147,9 @@ def _refuses_cr4(m: "State", value: int) -> bool:
     """Whether MOV to CR4 of `value` is a #GP(0)."""
     if value & ~m.cpu.cr4_allowed != 0 or _violates_fixed_bits(m, value, FIXED0_CR4, FIXED1_CR4):
         return True
-    if m.cpu.in_smm != 0 and value & CR4_VMXE != 0:  # a reserved bit there. SDM Vol. 3C, 'Protection of CR4.VMXE in SMM'
+    if (
+        m.cpu.in_smm != 0 and value & CR4_VMXE != 0
+    ):  # a reserved bit there. SDM Vol. 3C, 'Protection of CR4.VMXE in SMM'
         return True
     changed = value ^ m.r.cr[4]
     if m.r.efer & EFER_LMA != 0 and (value & CR4_PAE == 0 or changed & CR4_LA57 != 0):
@@ -176,7 +173,7 @@ def write_cr4(m: "State", value: int) -> int:
     m.r.cr[4] = value
     refresh_mode(m)
     if changed & CR4_FLUSHES != 0 or changed & ~value & CR4_PCIDE != 0 or changed & value & CR4_SMEP != 0:
-        invalidate_all(m)
+        on_paging_change(m)
     elif changed & (CR4_SMAP | CR4_SMEP | CR4_PKE) != 0:
         m.engine.flush = 1  # permissions that Unicorn was given are no longer right
     return DONE
@@ -211,4 +208,4 @@ def write_cr(m: "State", n: int, value: int) -> int:
 @kernel
 def merge_lmsw(m: "State", source: int) -> int:
     """The CR0 that LMSW makes of a 16-bit source: PE can be set and not cleared."""
-    return m.r.cr[0] & ~0xE | source & 0xF
+    return m.r.cr[0] & ~LMSW_CLEARS | source & 0xF

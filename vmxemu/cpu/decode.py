@@ -6,10 +6,25 @@ import numpy as np
 
 from vmxemu.cpu.fetch import begin_fetch, next_byte, next_bytes
 from vmxemu.cpu.flags import RF, TF
-from vmxemu.cpu.layout import CS, DS, ES, FS, GS, HF_CS32, HF_CS64, SS
+from vmxemu.cpu.layout import FS, GS, HF_CS32, HF_CS64
 from vmxemu.cpu.mode import end_interrupt_shadow
-from vmxemu.cpu.opcodes import BRANCH, ENTER_FRAME, FAR_POINTER, IMM8, IMM16, IMM_FULL, IMM_OPERAND, MEMORY_OFFSET, MODRM
-from vmxemu.cpu.opcodes import NO_IMMEDIATE, ONE_BYTE, SHAPE, TEST8, TEST_OPERAND, TWO_BYTE
+from vmxemu.cpu.opcodes import (
+    BRANCH,
+    ENTER_FRAME,
+    FAR_POINTER,
+    IMM8,
+    IMM16,
+    IMM_FULL,
+    IMM_OPERAND,
+    MEMORY_OFFSET,
+    MODRM,
+    NO_IMMEDIATE,
+    ONE_BYTE,
+    SHAPE,
+    TEST8,
+    TEST_OPERAND,
+    TWO_BYTE,
+)
 from vmxemu.cpu.operand import read_modrm, resolve_operand
 from vmxemu.jit import kernel
 from vmxemu.outcome import DONE

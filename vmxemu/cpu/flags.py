@@ -2,16 +2,23 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.isa import bits
 from vmxemu.jit import kernel
+from vmxemu.layout import u64
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
-CF, PF, AF, ZF, SF, DF, OF = bits.RFLAGS_CF, bits.RFLAGS_PF, bits.RFLAGS_AF, bits.RFLAGS_ZF, bits.RFLAGS_SF, bits.RFLAGS_DF, bits.RFLAGS_OF
+U = u64
+CF, PF, AF, ZF, SF, DF, OF = (
+    bits.RFLAGS_CF,
+    bits.RFLAGS_PF,
+    bits.RFLAGS_AF,
+    bits.RFLAGS_ZF,
+    bits.RFLAGS_SF,
+    bits.RFLAGS_DF,
+    bits.RFLAGS_OF,
+)
 TF, IF, NT, RF, VM, AC = bits.RFLAGS_TF, bits.RFLAGS_IF, bits.RFLAGS_NT, bits.RFLAGS_RF, bits.RFLAGS_VM, bits.RFLAGS_AC
 VIF, VIP, ID = bits.RFLAGS_VIF, bits.RFLAGS_VIP, bits.RFLAGS_ID
 IOPL, IOPL_SHIFT = U(3 << 12), U(12)
@@ -112,7 +119,9 @@ def arithmetic_flags(m: "State") -> int:
     sign = 1 << (8 << (operation - CC_MUL & 3)) - 1
     mask = sign - 1 | sign
     result = m.r.cc_dst & mask
-    source = m.r.cc_src & mask
+    source = m.r.cc_src
+    if family != MUL:  # there it is the difference between the product and its truncation, not of the operation's width
+        source = source & mask
     carry_in = m.r.cc_src2 & mask
     flags = _parity(result) | (SF if result & sign != 0 else 0) | (ZF if result == 0 else 0)
     flags = flags | _carry(family, result, source, carry_in, mask, sign)

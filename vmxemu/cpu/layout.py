@@ -1,14 +1,12 @@
 """Processor state. `Registers` is what Unicorn keeps (its CPUX86State, in place); `Cpu` is what it has no room for."""
 
-import numpy as np
-
 from vmxemu.layout import Array, Layout, array, i32, u8, u16, u32, u64
 
-U = np.uint64
+U = u64
 RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 = (U(i) for i in range(16))
 ES, CS, SS, DS, FS, GS, LDTR, TR, GDTR, IDTR = (U(i) for i in range(10))
 
-# Unicorn's mode word ("hflags")
+# Unicorn's mode word ("hflags"). It never holds TF, IOPL, RF, VM, AC: Unicorn takes these from RFLAGS; so must we.
 HF_CPL = U(3)
 HF_INHIBIT_IRQ = U(1 << 3)
 HF_CS32 = U(1 << 4)
@@ -56,7 +54,7 @@ class Registers(Layout):
     cc_src2: u64
     cc_op: u32
     df: i32
-    mode: u32  # hflags: recompute with cpu.mode after changing CR0, CR4, EFER, CS, SS, CPL, RFLAGS.{TF,IOPL,VM,AC,RF}
+    mode: u32  # hflags: recompute with cpu.mode after changing CR0, CR4, EFER, CS, SS, CPL, RFLAGS.VM
     mode2: u32
     seg: Array[Segment] = array(10)
     cr: Array[u64] = array(5)
@@ -77,8 +75,8 @@ class Registers(Layout):
     _gap5: Array[u8] = array(376)
     pat: u64
     _gap6: Array[u8] = array(96)
-    error_code: i32
-    exception_is_int: i32
+    error_code: u32
+    exception_is_int: u32
     exception_next_rip: u64
     dr: Array[u64] = array(8)
     _gap7: Array[u8] = array(40)
@@ -142,6 +140,41 @@ class Instruction(Layout):
     rip_relative: u64
 
 
+class IoAccess(Layout):
+    """The decoded IN, OUT, INS or OUTS."""
+
+    port: u64
+    size: u64  # bytes per element
+    is_in: u64
+    is_string: u64
+    is_rep: u64
+    is_immediate: u64  # the port is in the instruction, not in DX
+    next_rip: u64
+
+
+class Delivery(Layout):
+    """Work in progress of an event's delivery; nothing reaches the registers before all has succeeded."""
+
+    external: u64  # EXT bit of error codes
+    gate_error: u64  # error code that names the IDT entry
+    gate_type: u64
+    gate_dpl: u64
+    gate_ist: u64
+    offset: u64
+    selector: u64
+    code: u64  # descriptor of the handler's code segment
+    new_cpl: u64
+    frame_bytes: u64  # 2, 4 or 8: size of each push
+    stack_changes: u64
+    sp: u64
+    sp_mask: u64
+    stack_base: u64
+    stack_selector: u64
+    stack_descriptor: u64
+    access: u64
+    failure: u64  # outcome that stopped the pushes, 0 = none
+
+
 class Cpu(Layout):
     """Processor state without a home in Unicorn."""
 
@@ -200,4 +233,6 @@ class Cpu(Layout):
     monitor_gla: u64
     descriptor: u64  # the descriptor read last, and its upper half in IA-32e mode
     descriptor_high: u64
+    io: IoAccess
+    delivery: Delivery
     msr_absent: Array[u64] = array(4)  # bit = row of cpu.msr_table: this profile lacks the MSR

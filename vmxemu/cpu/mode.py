@@ -2,18 +2,39 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.cpu import flags
-from vmxemu.cpu.layout import CS, DS, ES, HF_ADDSEG, HF_CPL, HF_CS32, HF_CS64, HF_EM, HF_GUEST, HF_INHIBIT_IRQ, HF_IOPL, HF_LMA
-from vmxemu.cpu.layout import HF_MP, HF_OSFXSR, HF_PE, HF_SS32, HF_TF, HF_TS, HF_VM, SEG_DB, SEG_L, SS
+from vmxemu.cpu.layout import (
+    CS,
+    DS,
+    ES,
+    HF_ADDSEG,
+    HF_CPL,
+    HF_CS32,
+    HF_CS64,
+    HF_EM,
+    HF_GUEST,
+    HF_INHIBIT_IRQ,
+    HF_IOPL,
+    HF_LMA,
+    HF_MP,
+    HF_OSFXSR,
+    HF_PE,
+    HF_SS32,
+    HF_TF,
+    HF_TS,
+    HF_VM,
+    SEG_DB,
+    SEG_L,
+    SS,
+)
 from vmxemu.isa.bits import CR0_EM, CR0_MP, CR0_PE, CR0_TS, CR4_LA57, CR4_OSFXSR, EFER_LMA
 from vmxemu.jit import kernel
+from vmxemu.layout import u64
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
+U = u64
 HF_SMM = U(1 << 19)
 ALL_ONES = U(0xFFFFFFFFFFFFFFFF)
 DPL_SHIFT = U(13)
@@ -43,7 +64,7 @@ def is_protected(m: "State") -> bool:
 @kernel
 def is_virtual_8086(m: "State") -> bool:
     """RFLAGS.VM in protected mode."""
-    return m.r.mode & HF_VM != 0
+    return m.r.eflags & flags.VM != 0 and m.r.cr[0] & CR0_PE != 0
 
 
 @kernel
@@ -81,12 +102,14 @@ def _sizes(m: "State") -> int:
 
 @kernel
 def refresh_mode(m: "State") -> None:
-    """Recompute `m.r.mode`; the interrupt shadow that it holds ends (set_interrupt_shadow puts it back)."""
+    """Recompute `m.r.mode`; the interrupt shadow that it holds ends (set_interrupt_shadow puts it back).
+
+    TF, IOPL, VM, RF and AC stay 0: Unicorn takes them from `m.r.eflags` and ors them in, so that here they would stick.
+    """
     mode = m.r.mode & KEPT | HF_GUEST | _current_privilege(m) | _sizes(m)
     if m.r.cr[0] & CR0_PE != 0:
         mode = mode | HF_PE
     mode = mode | (m.r.cr[0] & (CR0_MP | CR0_EM | CR0_TS)) << 8
-    mode = mode | m.r.eflags & (HF_TF | HF_IOPL | HF_VM)  # the same bit positions in both
     if m.r.efer & EFER_LMA != 0:
         mode = mode | HF_LMA
     if m.r.cr[4] & CR4_OSFXSR != 0:

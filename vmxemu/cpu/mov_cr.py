@@ -2,14 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.cpu.control_registers import merge_lmsw, protection_fault, read_cr, write_cr
 from vmxemu.cpu.decode import LOCK, advance, decode
 from vmxemu.cpu.layout import HF_CPL, HF_CS64
 from vmxemu.isa import exceptions
 from vmxemu.isa.bits import CR0_TS, CR4_UMIP
 from vmxemu.jit import kernel
+from vmxemu.layout import u64
 from vmxemu.outcome import DONE, fault
 from vmxemu.translation.access import read_linear, write_linear
 from vmxemu.translation.layout import READ, WRITE
@@ -17,10 +16,10 @@ from vmxemu.translation.layout import READ, WRITE
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
+U = u64
 MOV_FROM_CR, MOV_TO_CR, CLTS, GROUP_7 = U(0x0F20), U(0x0F22), U(0x0F06), U(0x0F01)
 SMSW, LMSW = U(4), U(6)  # ModRM.reg in group 7
-LOW_HALF = U(0xFFFFFFFF)
+LOW_WORD, LOW_HALF = U(0xFFFF), U(0xFFFFFFFF)
 
 
 @kernel
@@ -31,7 +30,7 @@ def write_gpr(m: "State", register: int, size: int, value: int) -> None:
     elif size == 4:
         m.r.gpr[register] = value & LOW_HALF
     else:
-        m.r.gpr[register] = m.r.gpr[register] & ~0xFFFF | value & 0xFFFF
+        m.r.gpr[register] = m.r.gpr[register] & ~LOW_WORD | value & 0xFFFF
 
 
 @kernel

@@ -12,7 +12,7 @@ from vmxemu.isa.bits import CR0_PG, EFER_LMA, EFER_LME, EFER_NXE
 from vmxemu.jit import kernel
 from vmxemu.outcome import DONE, fault_with
 from vmxemu.timing.clock import now_cycles, read_tsc
-from vmxemu.translation.invalidate import invalidate_all
+from vmxemu.translation.invalidate import on_paging_change
 
 if TYPE_CHECKING:
     from vmxemu.state import State
@@ -154,7 +154,7 @@ def write_efer(m: "State", value: int) -> int:
         return _refused()
     m.r.efer = value & ~EFER_LMA | m.r.efer & EFER_LMA
     if changed & EFER_NXE != 0:
-        invalidate_all(m)
+        on_paging_change(m)
     return DONE
 
 
@@ -225,9 +225,8 @@ def _write_other(m: "State", index: int, value: int) -> int:
         cpu.debugctl = value
     elif index == msrs.IA32_SPEC_CTRL:
         cpu.spec_ctrl = value
-    elif index == msrs.IA32_XSS:
-        if value != 0:  # no supervisor state component exists here
-            return _refused()
+    elif index == msrs.IA32_XSS and value != 0:  # no supervisor state component exists here
+        return _refused()
     # The rest are commands without effect here: PRED_CMD, FLUSH_CMD, BIOS_UPDT_TRIG, BIOS_SIGN_ID, PERF_CTL, MPERF, APERF.
     return DONE
 

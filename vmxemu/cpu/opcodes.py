@@ -8,7 +8,19 @@ from collections.abc import Iterable
 import numpy as np
 
 U = np.uint64
-NO_IMMEDIATE, IMM8, IMM16, IMM_OPERAND, IMM_FULL, MEMORY_OFFSET, FAR_POINTER, ENTER_FRAME, BRANCH, TEST8, TEST_OPERAND = (U(i) for i in range(11))
+(
+    NO_IMMEDIATE,
+    IMM8,
+    IMM16,
+    IMM_OPERAND,
+    IMM_FULL,
+    MEMORY_OFFSET,
+    FAR_POINTER,
+    ENTER_FRAME,
+    BRANCH,
+    TEST8,
+    TEST_OPERAND,
+) = (U(i) for i in range(11))
 SHAPE = U(15)  # mask of the above
 MODRM = U(16)
 
@@ -41,7 +53,26 @@ def _one_byte() -> Table:
 
 def _two_byte() -> Table:
     table = np.full(256, MODRM)
-    bare = (0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0A, 0x0B, 0x0C, 0x0E, *range(0x30, 0x38), 0x77, 0xA0, 0xA1, 0xA2, 0xA8, 0xA9, 0xAA)
+    bare = (
+        0x04,
+        0x05,
+        0x06,
+        0x07,
+        0x08,
+        0x09,
+        0x0A,
+        0x0B,
+        0x0C,
+        0x0E,
+        *range(0x30, 0x38),
+        0x77,
+        0xA0,
+        0xA1,
+        0xA2,
+        0xA8,
+        0xA9,
+        0xAA,
+    )
     _set(table, (*bare, *range(0xC8, 0xD0)), NO_IMMEDIATE)
     _set(table, range(0x80, 0x90), BRANCH)
     _set(table, (0x0F, *range(0x70, 0x74), 0xA4, 0xAC, 0xBA, 0xC2, 0xC4, 0xC5, 0xC6), MODRM | IMM8)

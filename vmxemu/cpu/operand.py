@@ -7,11 +7,12 @@ import numpy as np
 from vmxemu.cpu.fetch import next_byte, next_bytes
 from vmxemu.cpu.layout import DS, FS, HF_CS64, RBP, RBX, RDI, RSI, RSP, SS
 from vmxemu.jit import kernel
+from vmxemu.layout import u64
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
+U = u64
 NO_REGISTER = U(16)
 LOW_HALF = U(0xFFFFFFFF)
 ALL_ONES = U(0xFFFFFFFFFFFFFFFF)

@@ -118,7 +118,7 @@ def survey_block(m: "State", linear: int, size: int, host: int) -> bool:
         if is_io(number) and hook_io_site(m, load64(insn + INSN_ADDRESS)):
             hooked = True
     block = engine.block[block_slot(linear)]
-    block.address = linear
+    block.linear = linear
     block.size = size
     block.ticks = ticks
     block.instructions = instructions

@@ -79,7 +79,8 @@ def drop_written_code(m: "State") -> None:
     """Drop the translated blocks of frames that were written behind Unicorn's back."""
     memory = m.memory
     memory.code_written = 0
-    if memory.dirty_code_count > DIRTY_CODE_CAPACITY:
+    if memory.dirty_code_count > DIRTY_CODE_CAPACITY or m.engine.drop_all_code != 0:
+        m.engine.drop_all_code = 0
         uc_control(m.engine.uc, TB_FLUSH)
     else:
         for i in range(memory.dirty_code_count):

@@ -13,7 +13,7 @@ NO_TRAP = U(0xFFFFFFFFFFFFFFFF)
 class BlockCost(Layout):
     """What a translated block costs."""
 
-    address: u64
+    linear: u64
     size: u64
     ticks: u64
     instructions: u64
@@ -34,6 +34,8 @@ class Engine(Layout):
     fill_failed: u64
     system_access: u64  # the next supervisor access at CPL 3 is one of the processor's own (descriptor load)
     flush_at_block_end: u64
+    drop_all_code: u64  # a retired frame held code: forget every translated block
+    trap_may_raise: u64  # the trap in hand may have made an event pending
     world: u64  # identity of the address space that runs now
     owner0: u64  # which world filled each of Unicorn's three TLBs: supervisor, supervisor with the tag, user
     owner1: u64

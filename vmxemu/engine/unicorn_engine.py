@@ -20,6 +20,11 @@ HIDDEN_HPA = 1 << 52  # outside every guest's physical address space: VMCB and p
 VOID_HPA = HIDDEN_HPA + (1 << 20)  # one page that reads all ones and drops stores: where there is no memory
 ROM_SINK_HPA = HIDDEN_HPA + (2 << 20)  # one page that takes stores to ROM
 HIDDEN_BYTES = 0x10000
+FEATURES_OFFSET = 5632  # CPUX86State.features: one u64 per CPUID feature word, in the order leaf 1 EDX, leaf 1 ECX, leaf 7 EBX
+SKYLAKE_SERVER_LEAF_1_EDX = 0x78BFBFD
+# Features whose instructions must stop instead of running: RDRAND and RDSEED would bring in host randomness; STAC and CLAC change
+# what a cached translation permits.
+RDRAND, RDSEED, SMAP = 1 << 30, 1 << 18, 1 << 20
 CONTEXT_HEADER = 40  # uc_context: the CPU state begins at this byte
 
 
@@ -30,7 +35,7 @@ class UnicornEngine:
         if unicorn.__version__ != SUPPORTED_UNICORN:
             raise EngineError(f"unicorn {SUPPORTED_UNICORN} is required, this is {unicorn.__version__}")
         self.uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
-        self.uc.ctl_set_cpu_model(x86_const.UC_CPU_X86_SANDYBRIDGE)
+        self.uc.ctl_set_cpu_model(x86_const.UC_CPU_X86_SKYLAKE_SERVER)
         self.handle = int(self.uc._uch.value)
         self._keep: list[Any] = []
         self._context = ctypes.c_void_p()
@@ -40,6 +45,7 @@ class UnicornEngine:
         check(UC.uc_context_save(self.uc._uch, self._context), "uc_context_save")
         self.registers_address = self._find_registers()
         self._verify_layout()
+        self._hide_features()
         self.uc.ctl_exits_enabled(True)
         self.uc.ctl_set_tlb_mode(const.UC_TLB_VIRTUAL)
         self._map_hidden()
@@ -75,6 +81,14 @@ class UnicornEngine:
             if (found if isinstance(value, tuple) else int(found)) != value:
                 raise EngineError("this build of Unicorn keeps its CPU state elsewhere than the engine expects")
             self.uc.reg_write(register, (0, 0, 0, 0) if isinstance(value, tuple) else 0)
+
+    def _hide_features(self) -> None:
+        """Make the instructions of some features invalid opcodes, which we intercept and emulate."""
+        words = np.frombuffer((ctypes.c_uint64 * 3).from_address(self.registers_address + FEATURES_OFFSET), np.uint64)
+        if int(words[0]) != SKYLAKE_SERVER_LEAF_1_EDX:
+            raise EngineError("this build of Unicorn keeps its CPU features elsewhere than the engine expects")
+        words[1] &= ~np.uint64(RDRAND)
+        words[2] &= ~np.uint64(RDSEED | SMAP)
 
     def _map_hidden(self) -> None:
         """The VMCB page and all-ones permission bitmaps: they make every RDMSR and WRMSR stop."""

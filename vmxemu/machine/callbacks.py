@@ -3,23 +3,19 @@
 `vmxemu_step` and `vmxemu_translate` are compiled once and called by symbol, from here and from the run loop.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numba import types
 from unicorn.unicorn_const import UC_MEM_FETCH, UC_MEM_WRITE
 
-from vmxemu.cpu.layout import HALTED, HF_INHIBIT_IRQ
+from vmxemu.cpu.layout import HF_INHIBIT_IRQ
 from vmxemu.engine.code import block_slot, is_io_code, survey_block
 from vmxemu.engine.coherence import PHYSICAL_WINDOW, drop_written_code, enter_world, flush_translations, note_code_frame
-from vmxemu.engine.layout import BLOCKS
 from vmxemu.engine.library import emu_stop
 from vmxemu.engine.unicorn_engine import ROM_SINK_HPA as _ROM_SINK
 from vmxemu.engine.unicorn_engine import VOID_HPA as _VOID
 from vmxemu.jit import cast_to, copy_bytes, kernel, load8, load64, native_callback, store64
 from vmxemu.machine.traps import FILL_TRAP, settle, take
 from vmxemu.machine import event_poll
-from vmxemu.memory.frames import holds_code
 from vmxemu.memory.layout import POISONED
 from vmxemu.memory.physical import ALL_ONES, frame_index, hidden_smram, ram_offset
 from vmxemu.outcome import DONE, NOT_MINE
@@ -27,10 +23,7 @@ from vmxemu.platform.mmio import is_device, mmio_read, mmio_write
 from vmxemu.state import State
 from vmxemu.machine.faults import FILL_NOWHERE, FILL_POISON, FILL_TRANSLATION
 from vmxemu.translation.layout import FETCH, IMPLICIT_SUPERVISOR, PERMIT_EXECUTE, PERMIT_READ, PERMIT_WRITE, READ, WRITE
-from vmxemu.translation.walk import translate
-
-if TYPE_CHECKING:
-    pass
+from vmxemu.translation.translate import translate
 
 U = np.uint64
 U32, U64, I32 = types.uint32, types.uint64, types.int32
@@ -68,7 +61,7 @@ def vmxemu_translate(state: int, gla: int, access: int) -> int:
 @kernel
 def before_guest(m: "State") -> None:
     """Make Unicorn's caches true to the state in which the guest goes on."""
-    if m.memory.code_written != 0:
+    if m.memory.code_written != 0 or m.engine.drop_all_code != 0:
         drop_written_code(m)
     enter_world(m)
 
@@ -86,7 +79,22 @@ def on_trap(uc: int, number: int, state: int) -> None:
     if m.cpu.activity != 0 or m.engine.stop != 0:
         emu_stop(uc)
         return
+    look_again(m)
     before_guest(m)
+
+
+@kernel
+def look_again(m: "State") -> None:
+    """After a trap: what it changed may be due earlier than the run loop knows."""
+    clock = m.clock
+    due = clock.next_stop
+    if clock.attention != 0 or m.engine.trap_may_raise != 0:
+        m.engine.trap_may_raise = 0
+        due = 0
+    if m.vmx.non_root != 0 and m.vmx.preemption_deadline != 0 and m.vmx.preemption_deadline < due:
+        due = m.vmx.preemption_deadline
+    clock.next_stop = due
+    clock.deadline = due
 
 
 @kernel
@@ -128,7 +136,7 @@ def fill_physical(m: "State", access: int, result: int) -> bool:
             engine.fill_failed = FILL_NOWHERE
             engine.fill_access = access
             return False
-        if not is_device(m, hpa):
+        if is_device(m, hpa) == 0:
             hpa = VOID_HPA
     store64(result, hpa)
     store64(result + 8, granted)
@@ -198,7 +206,7 @@ def on_block(uc: int, address: int, size: int, state: int) -> None:
             emu_stop(uc)
             return
     block = m.engine.block[block_slot(address)]
-    if block.address == address and block.size == size:
+    if block.linear == address and block.size == size:
         clock.ticks = clock.ticks + block.ticks
         clock.instructions = clock.instructions + block.instructions
     else:
@@ -269,7 +277,8 @@ def on_io_site(uc: int, address: int, size: int, state: int) -> None:
 def on_device_read(uc: int, offset: int, size: int, state: int) -> int:
     """A load from device memory; the whole device window is one mapping."""
     m = state_at(state)
-    return mmio_read(m, m.memory.device_base + offset, U(size))
+    mmio_read(m, m.memory.device_base + offset, U(size))
+    return m.walk.value
 
 
 @native_callback(types.void(U64, U64, U32, U64, U64))

@@ -11,12 +11,10 @@ from vmxemu.jit import kernel, load64
 from vmxemu.memory.frames import is_poisoned
 from vmxemu.memory.physical import host_address
 from vmxemu.outcome import DONE, EPT_VIOLATION, FAULT, POISON, RETRY, STOPPED, kind_of, vm_exit, vector_of
-from vmxemu.platform.management import raise_management
 from vmxemu.platform.mca import log_consumption
-from vmxemu.trace import events
 from vmxemu.translation.access import read_linear
 from vmxemu.translation.layout import FETCH, IMPLICIT_SUPERVISOR
-from vmxemu.translation.walk import translate
+from vmxemu.translation.translate import translate
 
 if TYPE_CHECKING:
     from vmxemu.state import State
@@ -44,7 +42,7 @@ def failed_fill(m: "State") -> int:
         if access == FETCH and host_address(m, m.walk.hpa) == 0:
             m.report.reason = report.UNMODELLED_FEATURE
             m.report.feature = report.FETCH_OUTSIDE_MEMORY
-            m.report.address = m.walk.hpa
+            m.report.where = m.walk.hpa
             return STOPPED
         return RETRY
     if kind_of(outcome) == FAULT and vector_of(outcome) == exceptions.PF and m.r.mode & CPL3 == CPL3 and access != FETCH and engine.system_access & 1 == 0:
@@ -102,5 +100,4 @@ def ept_exit(m: "State", kind: int) -> int:
 def consume_poison(m: "State") -> int:
     """An access would have consumed a poisoned line: log it as software-recoverable, action required, and let the #MC arrive."""
     log_consumption(m, m.walk.hpa)
-    raise_management(m, events.MC, m.walk.hpa, 0)
     return RETRY

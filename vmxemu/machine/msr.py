@@ -31,6 +31,7 @@ def execute(m: "State") -> int:
     index = m.r.gpr[RCX] & LOW
     if m.cpu.insn.opcode == WRMSR:
         charge_event(m, costs.WRMSR)
+        m.engine.trap_may_raise = 1
         outcome = write_msr(m, index, m.r.gpr[RDX] << 32 | m.r.gpr[RAX] & LOW)
     else:
         charge_event(m, costs.RDMSR)

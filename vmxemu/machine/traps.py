@@ -36,10 +36,14 @@ from vmxemu.outcome import (
     vm_exit,
 )
 from vmxemu.outer.dispatch import handle_exit
+from vmxemu.outer.door import may_enter, note_entry, stands_at_door
 from vmxemu.trace import events
 from vmxemu.trace.emit import emit
-from vmxemu.vmx import controls, instructions
+from vmxemu.vmx import controls
+from vmxemu.vmx import events as vmx_events
+from vmxemu.vmx.execute import execute_root
 from vmxemu.vmx.exit import leave
+from vmxemu.vmx.instructions import finish_vmx
 
 if TYPE_CHECKING:
     from vmxemu.state import State
@@ -54,6 +58,7 @@ TYPE_SHIFT, HARDWARE_EXCEPTION = U(8), U(3)
 # Vectors that push an error code: #DF #TS #NP #SS #GP #PF #AC #CP
 WITH_ERROR_CODE = U(1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17 | 1 << 21)
 STEPS = U(64)
+OPCODE_0F01, VMLAUNCH, VMRESUME = U(0x0F01), U(0xC2), U(0xC3)
 BEYOND_DOUBLE_FAULT = U(0x100)
 
 
@@ -85,11 +90,39 @@ def execute(m: "State", trap: int) -> int:
     if trap == MSR_TRAP:
         return msr.execute(m)
     if trap == INVALID_OPCODE:
-        outcome = instructions.execute_root(m) if m.vmx.non_root == 0 else NOT_MINE
+        outcome = vmx_instruction(m) if m.vmx.non_root == 0 else NOT_MINE
         if outcome != NOT_MINE:
             return outcome
     outcome = system.emulate(m, trap)
+    if outcome == RETRY and m.cpu.event_info & EVENT_VALID != 0 and m.vmx.non_root != 0:
+        return software_event(m)
     return fault(exceptions.UD) if outcome == NOT_MINE else outcome
+
+
+@kernel
+def software_event(m: "State") -> int:
+    """INT3, INTO and INT1 in VMX non-root operation go by the exception bitmap; INT n does not."""
+    cpu = m.cpu
+    outcome = vmx_events.event_exits(m, cpu.event_vector, 0, cpu.event_info >> TYPE_SHIFT & 7)
+    if outcome != DONE:
+        cpu.event_info = 0
+        return outcome
+    return RETRY
+
+
+@kernel
+def vmx_instruction(m: "State") -> int:
+    """A VMX instruction of root software; the first VM entry that names the door brings VMM1 up, in the boot phase only."""
+    opcode = m.cpu.insn.opcode
+    entering = opcode == OPCODE_0F01 and (m.cpu.insn.modrm == VMLAUNCH or m.cpu.insn.modrm == VMRESUME)
+    if entering and m.outer.up == 0:
+        refused = may_enter(m)
+        if refused != DONE:
+            return finish_vmx(m, m.vmx, refused)
+    outcome = execute_root(m)
+    if entering and m.outer.up == 0:
+        note_entry(m)
+    return outcome
 
 
 @kernel
@@ -98,17 +131,19 @@ def settle(m: "State", outcome: int) -> int:
     for _ in range(STEPS):
         kind = kind_of(outcome)
         if kind == DONE or kind == RETRY:
-            if m.cpu.event_info & EVENT_VALID == 0:
+            if m.cpu.event_info & EVENT_VALID != 0:
+                outcome = deliver(m)
+            elif stands_at_door(m):
+                outcome = handle_exit(m)
+            else:
                 return DONE
-            outcome = deliver(m)
         elif kind == FAULT:
             outcome = raise_fault(m, outcome)
         elif kind == EPT_VIOLATION or kind == EPT_MISCONFIG:
             outcome = faults.ept_exit(m, kind)
         elif kind == VM_EXIT:
             outcome = leave(m, vector_of(outcome))
-            if outcome == DONE:
-                outcome = handle_exit(m)
+            m.outer.pending_exit = 1
         elif kind == TRIPLE_FAULT:
             if m.vmx.non_root == 0:
                 m.report.reason = report.TRIPLE_FAULT
@@ -146,7 +181,7 @@ def raise_fault(m: "State", outcome: int) -> int:
     if vector == exceptions.PF:
         cpu.event_gla = m.walk.gla
     if m.vmx.non_root != 0:
-        exit_outcome = controls.event_exits(m, vector, error, HARDWARE_EXCEPTION)
+        exit_outcome = vmx_events.event_exits(m, vector, error, HARDWARE_EXCEPTION)
         if exit_outcome != DONE:
             return exit_outcome
     if cpu.event_info & EVENT_VALID != 0 and cpu.event_info >> TYPE_SHIFT & 7 == HARDWARE_EXCEPTION:
@@ -158,7 +193,7 @@ def raise_fault(m: "State", outcome: int) -> int:
             vector = exceptions.DF
             error = 0
             if m.vmx.non_root != 0:
-                exit_outcome = controls.event_exits(m, vector, error, HARDWARE_EXCEPTION)
+                exit_outcome = vmx_events.event_exits(m, vector, error, HARDWARE_EXCEPTION)
                 if exit_outcome != DONE:
                     return exit_outcome
     pend(m, vector, HARDWARE_EXCEPTION, has_error_code(outcome), error)

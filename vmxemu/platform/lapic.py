@@ -1,5 +1,6 @@
-"""Local APIC: accepting, prioritising and acknowledging interrupts (SDM Vol. 3A, 'Advanced Programmable Interrupt Controller').
+"""Local APIC: accepting, prioritising and acknowledging interrupts.
 
+SDM Vol. 3A, 'Advanced Programmable Interrupt Controller (APIC)'.
 One processor: its APIC ID is 0. Registers are in lapic_registers, the timer in lapic_timer.
 """
 
@@ -123,12 +124,17 @@ def acknowledge(m: "State") -> int:
 @kernel
 def accept(m: "State", vector: int, level_triggered: int) -> None:
     """A fixed interrupt arrives."""
-    lapic = m.platform.lapic
     if is_enabled(m) == 0 or is_software_enabled(m) == 0:
         return
     if vector < FIRST_VECTOR:
         report_error(m, ERROR_RECEIVE_VECTOR)
         return
+    _request(m, vector, level_triggered)
+
+
+@kernel
+def _request(m: "State", vector: int, level_triggered: int) -> None:
+    lapic = m.platform.lapic
     word, bit = vector >> 5, u64(1) << (vector & 31)
     lapic.request[word] = lapic.request[word] | bit
     lapic.trigger[word] = lapic.trigger[word] | bit if level_triggered != 0 else lapic.trigger[word] & ~bit
@@ -142,8 +148,8 @@ def report_error(m: "State", error: int) -> None:
     fresh = lapic.error_pending & error == 0
     lapic.error_pending = lapic.error_pending | error
     entry = lapic.lvt[LVT_ERROR]
-    if fresh and entry & MASKED == 0 and entry & 0xFF >= FIRST_VECTOR:
-        accept(m, entry & 0xFF, u64(0))
+    if fresh and entry & MASKED == 0 and entry & 0xFF >= FIRST_VECTOR and is_enabled(m) != 0:
+        _request(m, entry & 0xFF, u64(0))
 
 
 @kernel
@@ -178,7 +184,7 @@ def fire(m: "State", entry: int) -> None:
 
 @kernel
 def deliver_cmci(m: "State") -> None:
-    """Corrected machine-check interrupt, through its LVT entry: what the machine does with a CMCI that nobody trapped."""
+    """Corrected machine-check interrupt through its LVT entry: what becomes of a CMCI that nobody trapped."""
     fire(m, LVT_CMCI)
 
 

@@ -128,7 +128,7 @@ class McaBank(Layout):
 
     control: u64
     status: u64
-    address: u64
+    addr: u64  # ADDR register
     misc: u64
     control2: u64
 
@@ -147,7 +147,7 @@ class ManagementEvent(Layout):
 
     kind: u64  # trace.events.SMI, MC, CMCI, NMI, PMI
     serial: u64
-    address: u64  # HPA, 0 = none
+    hpa: u64  # 0 = none
     detail: u64  # SMI and PMI: command; #MC and CMCI: bank; NMI: 0x61 status bits
     cause: u64  # platform.management.CAUSE_*
     flags: u64  # #MC: RIPV and EIPV for IA32_MCG_STATUS

@@ -1,7 +1,7 @@
 """Management interrupts on their way to the processor: one queue, from which they are taken in the architectural order.
 
-Unlike the processor's own latches the queue keeps every request, so that each can be accounted for. `m.cpu.smi_pending`,
-`nmi_pending` and `mce_pending` mirror it.
+Unlike the processor's own latches the queue keeps every request, so that each can be accounted for.
+`m.cpu.smi_pending`, `nmi_pending` and `mce_pending` mirror it.
 """
 
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ def raise_caused(m: "State", kind: int, address: int, detail: int, cause: int, f
     event = queue.event[queue.count]
     event.kind = kind
     event.serial = queue.serial
-    event.address = address
+    event.hpa = address
     event.detail = detail
     event.cause = cause
     event.flags = flags
@@ -58,8 +58,10 @@ def is_pending(m: "State", kind: int) -> int:
 
 @kernel
 def pending_management(m: "State") -> int:
-    """The kind to take next, 0 if none. SDM Vol. 3A, 'Priority Among Concurrent Events': #MC, SMI (and PMI, which comes as one), NMI;
-    CMCI is an ordinary interrupt and comes last. Whether the processor can take it now is the machine's business.
+    """The kind to take next, 0 if none. Whether the processor can take it now is the machine's business.
+
+    SDM Vol. 3A, 'Priority Among Concurrent Events': #MC, SMI (and PMI, which enters SMM too), NMI. CMCI is an ordinary
+    interrupt and comes last.
     """
     if m.platform.management.count == 0:
         return u64(0)
@@ -76,7 +78,7 @@ def pending_management(m: "State") -> int:
 
 @kernel
 def take_management(m: "State", kind: int) -> int:
-    """Remove the oldest event of this kind; its facts are in `management.taken`. Gives its serial, 0 if there was none."""
+    """Remove the oldest event of this kind; its facts are in `management.taken`. Gives its serial, 0 if none waits."""
     queue = m.platform.management
     taken = queue.taken
     for position in range(queue.count):
@@ -87,7 +89,7 @@ def take_management(m: "State", kind: int) -> int:
                 _copy(queue.event[later - 1], queue.event[later])
             queue.count = queue.count - 1
             _mirror(m)
-            if kind == SMI:
+            if kind == SMI or kind == PMI:
                 m.platform.smi_command = taken.detail  # what the handler reads at port 0xB2
             return taken.serial
     return u64(0)
@@ -97,7 +99,7 @@ def take_management(m: "State", kind: int) -> int:
 def _copy(target: "ManagementEvent", source: "ManagementEvent") -> None:
     target.kind = source.kind
     target.serial = source.serial
-    target.address = source.address
+    target.hpa = source.hpa
     target.detail = source.detail
     target.cause = source.cause
     target.flags = source.flags

@@ -1,4 +1,4 @@
-"""Two 8259A interrupt controllers in cascade (Intel 8259A data sheet), with the chipsets' edge/level register at 0x4D0."""
+"""Two 8259A interrupt controllers in cascade (Intel 8259A data sheet), with the edge/level registers at 0x4D0."""
 
 from typing import TYPE_CHECKING
 

@@ -1,6 +1,6 @@
 """8254 interval timer (Intel 8254 data sheet). Counters are functions of virtual time: nothing runs between accesses.
 
-Counter 0 drives IRQ 0, counter 2 the speaker, gated by port 0x61. A new count takes effect at once, in modes 2 and 3 too.
+Counter 0 drives IRQ 0; counter 2 the speaker, gated by port 0x61. A new count takes effect at once in every mode.
 """
 
 from typing import TYPE_CHECKING

@@ -9,7 +9,7 @@ from vmxemu.layout import u64
 
 @dataclass(frozen=True)
 class Range:
-    """Ports first..last belong to a device. `why` says, for absent ones, why software may look there and read all ones."""
+    """Ports first..last belong to a device. `why` says, for absent ones, why software looks there all the same."""
 
     first: int
     last: int
@@ -17,9 +17,8 @@ class Range:
     why: str = ""
 
 
-NOBODY, ABSENT, PIC_MASTER, PIC_SLAVE, PIT, SYSTEM_61, RTC, POST, PORT_92, APM, DEBUG_E9, DEBUG_402, EXIT, UART, TRIGGER, PCI_ADDRESS, SHUTDOWN = (
-    u64(number) for number in range(17)
-)
+NOBODY, ABSENT, PIC_MASTER, PIC_SLAVE, PIT, SYSTEM_61, RTC, POST, PORT_92 = (u64(number) for number in range(9))
+APM, DEBUG_E9, DEBUG_402, EXIT, UART, TRIGGER, PCI_ADDRESS, SHUTDOWN = (u64(number) for number in range(9, 17))
 SHUTDOWN_PORT = u64(0x8900)
 TABLE_PORTS = u64(0x1000)
 
@@ -28,8 +27,8 @@ DEVICES = {
     int(PIT): (Range(0x40, 0x43, "8254 timer"),),
     int(SYSTEM_61): (Range(0x61, 0x61, "NMI status and speaker control"),),
     int(RTC): (Range(0x70, 0x71, "real-time clock and CMOS"),),
-    int(POST): (Range(0x80, 0x80, "POST code"), Range(0x84, 0x86, "diagnostic latch"), Range(0x88, 0x88, "diagnostic latch"),
-                Range(0x8C, 0x8E, "diagnostic latch")),
+    int(POST): (Range(0x80, 0x80, "POST code"), Range(0x84, 0x86, "latch"), Range(0x88, 0x88, "latch"),
+                Range(0x8C, 0x8E, "latch")),
     int(PORT_92): (Range(0x92, 0x92, "fast A20"),),
     int(PIC_SLAVE): (Range(0xA0, 0xA1, "8259 interrupt controller, slave"),),
     int(APM): (Range(0xB2, 0xB3, "APM: SMI command and data"),),
@@ -41,7 +40,7 @@ DEVICES = {
     int(PCI_ADDRESS): (Range(0xCF8, 0xCFB, "PCI configuration address"),),
 }  # fmt: skip
 
-# This machine does not have them and says so as a PC does: reads give all ones, writes vanish. Software probes them to find that out.
+# This machine does not have them and says so as a PC does: reads give all ones, writes vanish. Software probes them.
 ABSENT_RANGES = (
     Range(0xED, 0xED, "delay port", "written for the time the access takes; no device on a PC"),
     Range(0x278, 0x27A, "parallel port 2", "firmware writes a pattern and reads it back"),

@@ -1,4 +1,4 @@
-"""Device clocks in terms of ticks, exactly and without overflow: each conversion is the floor or the ceiling of the true quotient."""
+"""Device clocks in terms of ticks, without overflow: each conversion is the exact quotient's floor or ceiling."""
 
 from typing import TYPE_CHECKING
 

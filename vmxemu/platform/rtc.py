@@ -5,11 +5,11 @@ Not modelled: alarm, periodic and update-ended interrupts (register B keeps thei
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from vmxemu.jit import kernel
 from vmxemu.layout import u64
 from vmxemu.platform.rates import ticks_per_second
-
-import numpy as np
 
 if TYPE_CHECKING:
     from vmxemu.state import State
@@ -63,7 +63,7 @@ def _leap(year: int) -> int:
 @kernel
 def _month_start(year: int, month: int) -> int:
     """Days of the year before `month`, which counts from 0."""
-    return MONTH_START[month] + (_leap(year) if month >= 2 else u64(0))
+    return u64(MONTH_START[month]) + (_leap(year) if month >= 2 else u64(0))
 
 
 @kernel
@@ -158,7 +158,7 @@ def write(m: "State", value: int) -> None:
 
 @kernel
 def _set_field(m: "State", register: int, value: int) -> None:
-    """Move the clock so that one field has this value. The century stays 20; days past a month's end run into the next."""
+    """Move the clock so that one field has this value. The century stays 20; days past a month's end run on."""
     now = _now(m)
     second, minute, hour = field(now, SECONDS), field(now, MINUTES), field(now, HOURS)
     day, month, year = field(now, DAY), field(now, MONTH), field(now, YEAR)

@@ -1,6 +1,8 @@
-"""The chipset's odd ports: NMI status and speaker (0x61), fast A20 (0x92), APM commands (0xB2), debug, exit and shutdown ports."""
+"""The chipset's odd ports: NMI status and speaker (0x61), fast A20 (0x92), APM commands (0xB2), exit, shutdown."""
 
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from vmxemu.jit import kernel
 from vmxemu.layout import u64
@@ -10,8 +12,6 @@ from vmxemu.platform.management import CAUSE_PORT, raise_caused
 from vmxemu.platform.rates import pit_now
 from vmxemu.report import EXIT_PORT, SHUTDOWN_PORT
 from vmxemu.trace.events import NMI, SMI
-
-import numpy as np
 
 if TYPE_CHECKING:
     from vmxemu.state import State
@@ -29,7 +29,8 @@ def read_61(m: "State") -> int:
     """IN from 0x61."""
     now = pit_now(m)
     refresh = now // REFRESH_PERIODS & 1
-    return m.platform.nmi_control | refresh << 4 | pit.output(m.platform.pit.channel[SPEAKER], now) << 5 | m.platform.nmi_status
+    speaker = pit.output(m.platform.pit.channel[SPEAKER], now)
+    return m.platform.nmi_control | refresh << 4 | speaker << 5 | m.platform.nmi_status
 
 
 @kernel
@@ -45,7 +46,7 @@ def write_61(m: "State", value: int) -> None:
 
 @kernel
 def assert_nmi_source(m: "State", source: int, address: int, cause: int) -> int:
-    """SERR# or IOCHK#: sets its status bit and raises an NMI unless ports 0x61 and 0x70 keep it away. Gives the NMI's serial or 0."""
+    """SERR# or IOCHK#: its status bit, and an NMI unless ports 0x61 and 0x70 keep it away. Gives its serial or 0."""
     if m.platform.nmi_control & (SERR_OFF if source == SERR else IOCHK_OFF):
         return u64(0)
     m.platform.nmi_status = m.platform.nmi_status | source

@@ -1,4 +1,4 @@
-"""16550A serial port at 0x3F8, IRQ 4 (National Semiconductor PC16550D data sheet). Bytes leave at once; input comes from Python."""
+"""16550A serial port at 0x3F8, IRQ 4 (PC16550D data sheet). Bytes leave at once; input comes from Python."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,8 @@ from vmxemu.platform.output import SERIAL, put_byte
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-DATA, INTERRUPT_ENABLE, IDENTIFICATION, LINE_CONTROL, MODEM_CONTROL, LINE_STATUS, MODEM_STATUS, SCRATCH = (u64(i) for i in range(8))
+DATA, INTERRUPT_ENABLE, IDENTIFICATION, LINE_CONTROL = (u64(i) for i in range(4))
+MODEM_CONTROL, LINE_STATUS, MODEM_STATUS, SCRATCH = (u64(i) for i in range(4, 8))
 DIVISOR_ACCESS = u64(0x80)
 FIFO_ON, CLEAR_RECEIVE = u64(1), u64(2)
 LOOPBACK, OUT2 = u64(0x10), u64(8)

@@ -11,6 +11,8 @@ from rich.live import Live
 from rich.text import Text
 
 from vmxemu.presentation.tables import console, seconds, si
+from vmxemu.trace.events import PHASE, PHASES
+from vmxemu.trace.schema import Events
 
 REDRAW_SECONDS = 0.1
 SLOW_SECONDS = 1.0
@@ -35,7 +37,6 @@ class Progress:
         self._shares_screen = self._live and sys.stdout.isatty()
         self._line: Live | None = None
         self._guest_at_line_start = True
-        self._phase = ""
         self._begun = time.monotonic()
         self._drawn = self._last_instructions = self._last_exits = 0.0
         self._told_compiling = False
@@ -53,10 +54,7 @@ class Progress:
 
     def slice(self, machine: Counters) -> None:
         """The run has gone on for a while."""
-        if not self._enabled:
-            return
         if not self._live:
-            self._plain(machine)
             return
         now = time.monotonic()
         passed = now - self._drawn
@@ -71,11 +69,13 @@ class Progress:
         self._drawn, self._last_instructions, self._last_exits = now, instructions, exits
         self._draw(f"{machine.phase}  {seconds(int(machine.cycles) / self._hertz)} virtual  {speed}")
 
-    def _plain(self, machine: Counters) -> None:
-        if machine.phase and machine.phase != self._phase:
-            self._phase = machine.phase
-            when = seconds(int(machine.cycles) / self._hertz)
-            print(f"vmxemu: [{when}] {machine.phase}", file=sys.stderr, flush=True)
+    def events(self, events: Events) -> None:
+        """New trace events: where there is no live line, each phase that begins gets a line."""
+        if not self._enabled or self._live:
+            return
+        for event in events[events["kind"] == PHASE]:
+            when = seconds(int(event["cycle"]) / self._hertz)
+            print(f"vmxemu: [{when}] {PHASES.get(int(event['reason']), 'phase')}", file=sys.stderr, flush=True)
 
     def _draw(self, text: str) -> None:
         if self._shares_screen and not self._guest_at_line_start:

@@ -21,7 +21,8 @@ def run_report(facts: Facts, hertz: int) -> None:
 
 
 def _parts(facts: Facts, hertz: int) -> Iterable[RenderableType | None]:
-    yield timeline(facts.get("phases") or (), facts.get("management") or (), int(facts.get("virtual_cycles") or 0), hertz)
+    last_cycle = int(facts.get("virtual_cycles") or 0)
+    yield timeline(facts.get("phases") or (), facts.get("management") or (), last_cycle, hertz)
     yield exits_table(facts.get("exits_by_reason") or {})
     yield decisions_table(facts)
     yield migrations_table(facts)
@@ -34,11 +35,12 @@ def trace_report(header: Facts, facts: Facts) -> None:
     """Print what a trace holds."""
     configuration = header.get("configuration") or {}
     image = configuration.get("image") or {}
-    hertz = int(configuration.get("frequency") or 0) or 1_000_000_000
+    hertz = int(configuration.get("frequency") or 0) or _profile_hertz(str(configuration.get("cpu")))
     ending = facts.get("ending") or {}
+    sha256, cycles = str(image.get("sha256", "?"))[:16], f"{facts['first_cycle']} to {facts['last_cycle']}"
     lines = (
-        f"image    {image.get('name', '?')} (sha256 {str(image.get('sha256', '?'))[:16]}), cpu {configuration.get('cpu', '?')}",
-        f"events   {facts['events']:,} in {facts['batches']:,} batches, cycles {facts['first_cycle']} to {facts['last_cycle']}",
+        f"image    {image.get('name', '?')} (sha256 {sha256}), cpu {configuration.get('cpu', '?')}",
+        f"events   {facts['events']:,} in {facts['batches']:,} batches, cycles {cycles}",
         f"ended    {ending.get('reason', 'not closed')}",
     )
     kinds = Counter[str]()
@@ -52,6 +54,12 @@ def trace_report(header: Facts, facts: Facts) -> None:
     parts.append(timeline(facts["phases"], facts["management"], facts["last_cycle"], hertz))
     parts += [exits_table(facts["exits_by_reason"]), decisions_table(facts), migrations_table(facts)]
     show(*(part for part in parts if part is not None))
+
+
+def _profile_hertz(cpu: str) -> int:
+    from vmxemu.isa import cpus
+
+    return cpus.load(cpu).identity.tsc_hz if cpu in cpus.names() else 1_000_000_000
 
 
 def exits_table(by_level: Facts) -> Table | None:
@@ -97,7 +105,7 @@ def decisions_table(facts: Facts) -> Table | None:
         first.setdefault(key, int(record.get("cycle", 0)))
     if not grouped:
         return None
-    rows = [(f"{first[key]:,}", *key, f"{count:,}") for key, count in sorted(grouped.items(), key=lambda item: first[item[0]])]
+    rows = [(f"{first[key]:,}", *key, f"{grouped[key]:,}") for key in sorted(grouped, key=first.__getitem__)]
     columns = ("first cycle", "what", "address", "who", "why (rule)", "result", "count")
     return _cut("Decisions on management interrupts", columns, rows, ("first cycle", "address", "count"))
 

@@ -1,6 +1,8 @@
 """SMM state."""
 
-from vmxemu.layout import Layout, u64
+from vmxemu.layout import Array, Layout, array, u8, u64
+
+AREA_BYTES = 0x400
 
 
 class Smm(Layout):
@@ -11,3 +13,8 @@ class Smm(Layout):
     saved_ept_pointer: u64
     saved_vpid: u64
     entries: u64
+    saved_unrestricted: u64
+    io_misc: u64  # of the I/O instruction that raises the coming SMI, in the format of the save area's field; 0 = none
+    io_memory_address: u64
+    io_rip: u64
+    area: Array[u8] = array(AREA_BYTES)  # the state-save area on its way to and from SMRAM

@@ -30,13 +30,16 @@ class Divergence:
 
 @dataclass
 class Comparison:
-    """Compares a stream that is read (left) with one that is pushed (right), keeping no more than one batch of either."""
+    """Compares a stream that is read (left) with one that is pushed (right), holding one batch of each at most."""
 
     left: Iterator[Events]
     index: int = 0
     divergence: Divergence | None = None
     _rest: Events = field(default_factory=empty)
     _before: deque[np.void] = field(default_factory=lambda: deque(maxlen=CONTEXT_EVENTS))
+
+    def __post_init__(self) -> None:
+        self.left = (batch for batch in self.left if len(batch))
 
     def push(self, right: Events) -> bool:
         """Compare the next events of the right side; False once a difference has been found."""
@@ -58,7 +61,9 @@ class Comparison:
         first = int(np.argmax(unequal)) if unequal.any() else len(left)
         self._before.extend(event.copy() for event in left[max(0, first - CONTEXT_EVENTS) : first])
         if first < len(left):
-            self.divergence = Divergence(self.index + first, left[first].copy(), right[first].copy(), list(self._before))
+            self.divergence = Divergence(
+                self.index + first, left[first].copy(), right[first].copy(), list(self._before)
+            )
         self.index += first
 
     def finish(self) -> Divergence | None:

@@ -1,8 +1,8 @@
 """A trace on disk: an Arrow IPC stream, zstd-compressed, that stays readable wherever it is cut.
 
-The schema's metadata holds the header as JSON. Every batch's metadata holds its sequence number, number of events and chained
-checksum. The last batch is empty and closes the trace: it holds totals and how the run ended. Batches are cut by number of events,
-never by wall time, so that the same run gives the same bytes.
+The metadata of the schema hold the header as JSON, those of each batch its sequence number, count of events and chained
+checksum. The last batch is empty and closes the trace: it holds totals and how the run ended. Batches are cut by number
+of events, never by wall time, so that the same run gives the same bytes.
 """
 
 import json
@@ -103,7 +103,9 @@ class Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if not self._file.closed:
             self.close({"reason": "UNFINISHED"})
 

@@ -1,6 +1,7 @@
 """The messages of an Arrow IPC stream, one by one, telling a stream that ends too early from one that is damaged.
 
-Arrow's 'Encapsulated message format': FFFFFFFFh, length of the metadata, metadata (a flatbuffer that says the body's length), body.
+Arrow's 'Encapsulated message format': FFFFFFFFh, length of the metadata, metadata (a flatbuffer; it holds the length of
+the body), body.
 """
 
 import struct

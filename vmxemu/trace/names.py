@@ -11,8 +11,8 @@ LEVELS = {0: "L0", 1: "L1", 2: "L2", 3: "SMM"}
 BASIC_REASON = 0xFFFF
 ENTRY_FAILED = 1 << 31
 HEXADECIMAL = frozenset(
-    "vmcs interruption_info qualification guest_physical error_code smbase address detail hpa gpa gpa1 gpa2 old_hpa new_hpa "
-    "root first operand value".split()
+    "vmcs interruption_info qualification guest_physical error_code smbase address detail hpa gpa gpa1 gpa2 old_hpa "
+    "new_hpa root first operand value".split()
 )
 
 
@@ -60,6 +60,7 @@ TABLES: dict[str, dict[int, str]] = {
     "owner": events.OWNERS,
     "action": events.ACTIONS,
     "level": LEVELS,
+    "status": getattr(events, "MIGRATION_STATUS", {0: "done"}),
     "state": getattr(events, "FRAME_STATES", {}),
 }
 
@@ -71,6 +72,12 @@ def fields_of(event: np.void, rules: tuple[str, ...] = ()) -> dict[str, str]:
         return {name: f"{int(event[name]):#x}" for name in "abcd" if event[name]}
     named = ((getattr(kind, name), int(event[name])) for name in "abcd")
     return {field: value_name(field, value, rules) for field, value in named if field}
+
+
+def unnamed(event: np.void) -> list[str]:
+    """Columns that are not 0 although the event's kind gives them no meaning."""
+    kind = events.BY_NUMBER.get(int(event["kind"]))
+    return [name for name in ("reason", *"abcd") if event[name] and not (kind and getattr(kind, name))]
 
 
 def rules_of(header: dict[str, Any]) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Loads and stores at linear addresses for emulated instructions, delivery and the like. They may cross a page.
 
-Where the physical address is neither RAM nor ROM a load gives all ones and a store is dropped: such instructions rarely reach devices.
-The frames touched are not checked for poison here: `m.walk.hpa` is the (last) address for callers that want to.
+Where the physical address is neither RAM nor ROM a load gives all ones and a store is dropped: such instructions
+rarely reach devices. The frames touched are not checked for poison here: `m.walk.hpa` is the (last) address for
+callers that want to.
 """
 
 from typing import TYPE_CHECKING
@@ -29,7 +30,9 @@ def read_linear(m: "State", gla: int, size: int, access: int) -> int:
 
 @kernel
 def write_linear(m: "State", gla: int, size: int, value: int, access: int) -> int:
-    """Store 1, 2, 4 or 8 bytes; nothing is stored unless all of it can be. `access` is WRITE, perhaps | IMPLICIT_SUPERVISOR."""
+    """Store 1, 2, 4 or 8 bytes; nothing is stored unless all of it can be. `access` is WRITE, perhaps |
+    IMPLICIT_SUPERVISOR.
+    """
     outcome = translate(m, gla, access | WRITE)
     if outcome != 0:
         return outcome

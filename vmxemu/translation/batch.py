@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 from vmxemu.jit import kernel
 from vmxemu.translation.bits import CR0_PG, FRAME_MASK
-from vmxemu.translation.rights import permitted, requirement
-from vmxemu.translation.tlb import MISS, current_pcid, find_in, linear_space, stamp
-from vmxemu.translation.translate import translate, translate_in, truncate
+from vmxemu.translation.rights import page_offset, permitted, requirement
+from vmxemu.translation.tlb import MISS, current_pcid, drop, find, linear_space, stamp
+from vmxemu.translation.translate import translate, translate_missed, truncate
 
 if TYPE_CHECKING:
     from vmxemu.state import State
@@ -14,25 +14,29 @@ if TYPE_CHECKING:
 
 @kernel
 def translate_many(m: "State", glas: Any, access: int, hpas_out: Any, status_out: Any) -> int:
-    """Translate `glas` one after the other with the state of now. Returns how many succeeded; others have hpa 0 and their outcome."""
+    """Translate `glas` one after the other with the state of now. Returns how many succeeded; others have hpa 0 and
+    their outcome.
+    """
     if m.r.cr[0] & CR0_PG == 0:
         return _one_by_one(m, glas, access, hpas_out, status_out)
     pcid, space, required = current_pcid(m), linear_space(m), requirement(m, access)
-    group = (access >> 1 & 1) * 3
+    group = access >> 1 & 1
     succeeded = group ^ group
     for i in range(len(glas)):
         gla = truncate(m, glas[i], access)
-        # the common case: a 4K page in the first level, without the results in m.walk
-        page = gla >> 12
-        slot = find_in(m, group, page, page << 12 | pcid, space)
-        if slot != MISS and permitted(m.tlb.values[slot].word, required):
-            m.tlb.clock = m.tlb.clock + 1
-            stamp(m, slot)
-            hpas_out[i] = m.tlb.values[slot].word & FRAME_MASK | gla & 0xFFF
-            status_out[i] = 0
-            succeeded = succeeded + 1
-            continue
-        outcome = translate_in(m, gla, access, pcid, space, required)
+        # the common case, without the results in m.walk
+        slot = find(m, group, gla, pcid, space)
+        m.tlb.clock = m.tlb.clock + 1
+        if slot != MISS:
+            word = m.tlb.values[slot].word
+            if permitted(word, required):
+                stamp(m, slot)
+                hpas_out[i] = word & FRAME_MASK | gla & page_offset(word)
+                status_out[i] = 0
+                succeeded = succeeded + 1
+                continue
+            drop(m, slot)
+        outcome = translate_missed(m, gla, access, pcid, space, required)
         status_out[i] = outcome
         hpas_out[i] = m.walk.hpa if outcome == 0 else 0
         succeeded = succeeded + (1 if outcome == 0 else 0)

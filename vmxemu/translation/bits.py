@@ -1,8 +1,9 @@
-"""Bits of control registers and paging-structure entries. SDM Vol. 3A, 'Paging'; Vol. 3C, 'VMX Support for Address Translation'."""
+"""Bits of control registers and paging-structure entries. SDM Vol. 3A, 'Paging'; Vol. 3C, 'VMX Support for Address
+Translation'.
+"""
 
-import numpy as np
+from vmxemu.layout import u64 as U
 
-U = np.uint64
 FRAME_MASK = U(0x000F_FFFF_FFFF_F000)  # physical address of a 4-KiB frame in any entry
 ADDRESS_MASK = U(0x000F_FFFF_FFFF_FFFF)
 
@@ -40,6 +41,8 @@ EPT_READ, EPT_WRITE, EPT_EXECUTE = U(1), U(2), U(4)
 EPT_LARGE = U(1 << 7)
 EPT_A = U(1 << 8)
 EPT_D = U(1 << 9)
+EPTP_LENGTH = U(7 << 3)
+EPTP_LENGTH_4 = U(3 << 3)
 EPTP_AD = U(1 << 6)
 EPT_VPID_CAP = U(0x48C - 0x480)  # index of IA32_VMX_EPT_VPID_CAP in m.cpu.vmx_msr
 CAP_EXECUTE_ONLY = U(1 << 0)

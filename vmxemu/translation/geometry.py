@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from vmxemu.translation.tlb import NEVER_VICTIM
 from vmxemu.translation.tlb_layout import CAPACITY
 
 GROUPS = ("l1d", "l1i", "stlb")
@@ -14,9 +17,9 @@ CLASSES = ("4k", "2m", "1g")
 class Geometry:
     """Entries and ways per array, and costs in cycles.
 
-    `arrays` maps "l1d_4k", "l1d_2m", "l1d_1g", "l1i_4k", ..., "stlb_4k", "stlb_2m", "stlb_1g" to (entries, ways); an absent one, or one of
-    0 entries, keeps its pages in the next smaller size. "stlb_2m" shares the entries of "stlb_4k" if `shared_stlb`. Sets must be a
-    power of two. `stlb_hash_bits` n > 0: set = page ^ page >> n.
+    `arrays` maps "l1d_4k", "l1d_2m", "l1d_1g", "l1i_4k", ..., "stlb_4k", "stlb_2m", "stlb_1g" to (entries, ways); an
+    absent one, or one of 0 entries, keeps its pages in the next smaller size. "stlb_2m" shares the entries of
+    "stlb_4k" if `shared_stlb`. Sets must be a power of two. `stlb_hash_bits` n > 0: set = page ^ page >> n.
     """
 
     arrays: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -27,8 +30,8 @@ class Geometry:
     reference_cycles: int = 0
 
 
-# Skylake-SP as in timing-facts: L1I 128/8 (2M 8), L1D 64/4, 32/4, 4; STLB 1536/12 shared by 4K and 2M with the set index
-# page ^ page >> 7, 16/4 for 1G. Costs: assumptions within the published 7-9 cycles for the STLB and L1-L2 hits for references.
+# For use without a CPU profile; isa/cpus/skylake-sp.toml has the sources. Costs: assumptions (STLB 7 to 9 cycles; a
+# reference between an L1 and an L2 hit).
 SKYLAKE_SP = Geometry(
     arrays={
         "l1d_4k": (64, 4), "l1d_2m": (32, 4), "l1d_1g": (4, 4), "l1i_4k": (128, 8), "l1i_2m": (8, 8),
@@ -52,19 +55,34 @@ def install(m: Any, geometry: Geometry) -> None:
                 continue
             sets = entries // ways
             if sets * ways != entries or sets & (sets - 1):
-                raise ValueError(f"{group}_{page_class}: {entries} entries in {ways} ways are not a power of two of sets")
-            shared = group == "stlb" and page_class == "2m" and geometry.shared_stlb
+                raise ValueError(
+                    f"{group}_{page_class}: {entries} entries in {ways} ways are not a power of two of sets"
+                )
+            shared = (
+                group == "stlb"
+                and page_class == "2m"
+                and geometry.arrays.get("stlb_4k") == (entries, ways)
+                and geometry.shared_stlb
+            )
             stride = -(-ways // 4) * 4
             array.ways, array.stride, array.set_mask = ways, stride, sets - 1
             array.first = tlb.arrays[6].first if shared else position
             hashed = geometry.stlb_hash_bits if group == "stlb" else 0
             array.hash_shift, array.hash_mask = hashed, sets - 1 if hashed else 0
             position += 0 if shared else sets * stride
-    if position > CAPACITY:
-        raise ValueError(f"the arrays hold {position} entries, more than {CAPACITY}")
+    if position >= CAPACITY:
+        raise ValueError(f"the arrays hold {position} entries, not less than {CAPACITY}")
     tlb.used = position
     tlb.live = tlb.clock = 0
-    for slot in range(position):
-        tlb.keys[slot].space = 0
-        tlb.stamps[slot] = 0
-    tlb.stlb_cycles, tlb.walk_cycles, tlb.reference_cycles = geometry.stlb_cycles, geometry.walk_cycles, geometry.reference_cycles
+    tlb.spaces.numpy[:] = 0
+    tlb.stamps.numpy[:] = np.arange(CAPACITY)
+    for array in tlb.arrays:
+        slots = int(array.first) + np.arange((int(array.set_mask) + 1) * int(array.stride))
+        if array.ways:
+            tlb.stamps.numpy[slots[(slots - int(array.first)) % int(array.stride) >= int(array.ways)]] = NEVER_VICTIM
+    tlb.hints.numpy[:] = CAPACITY - 1
+    tlb.stlb_cycles, tlb.walk_cycles, tlb.reference_cycles = (
+        geometry.stlb_cycles,
+        geometry.walk_cycles,
+        geometry.reference_cycles,
+    )

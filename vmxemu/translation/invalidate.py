@@ -1,11 +1,14 @@
-"""Removal of cached translations. SDM Vol. 3A, 'Invalidation of TLBs and Paging-Structure Caches'; Vol. 3C, 'Invalidating Cached
-Translation Information'. Each removes what the manual demands, large and split pages included, and tells the engine to forget its own."""
+"""Removal of cached translations. SDM Vol. 3A, 'Invalidation of TLBs and Paging-Structure Caches'; Vol. 3C,
+'Invalidating Cached Translation Information'. Each removes what the manual demands, large and split pages
+included, and tells the engine to forget its own.
+"""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.translation.bits import CR3_NO_FLUSH, CR4_PCIDE, PCID_MASK
 from vmxemu.translation.rights import GUEST_CLASS_SHIFT
 from vmxemu.translation.tlb import EP4TA_MASK, GLOBAL_TAG, LINEAR, THROUGH_EPT, drop, vpid_bits
@@ -13,7 +16,6 @@ from vmxemu.translation.tlb import EP4TA_MASK, GLOBAL_TAG, LINEAR, THROUGH_EPT, 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 INVEPT_SINGLE, INVEPT_ALL = U(1), U(2)
 INVVPID_ADDRESS, INVVPID_SINGLE, INVVPID_ALL, INVVPID_RETAIN_GLOBALS = U(0), U(1), U(2), U(3)
 INVPCID_ADDRESS, INVPCID_SINGLE, INVPCID_ALL, INVPCID_RETAIN_GLOBALS = U(0), U(1), U(2), U(3)
@@ -24,7 +26,9 @@ GUEST_PAGE_SHIFT = np.array([12, 21, 30, 22], dtype=np.uint64)  # by page-size c
 
 @kernel
 def invalidate_all(m: "State") -> None:
-    """Everything, whatever its tags: reset, SMM transitions, changes of CR0 or CR4 that reach beyond one address space."""
+    """Everything, whatever its tags: reset, SMM transitions, changes of CR0 or CR4 that reach beyond one address
+    space.
+    """
     _noted(m)
     if m.tlb.live == 0:
         return
@@ -49,7 +53,9 @@ def on_cr3_write(m: "State", old: int, new: int) -> None:
 
 @kernel
 def on_paging_change(m: "State") -> None:
-    """Changes of CR0.PG, CR0.WP's friends, CR4.PGE, PAE, PSE, PCIDE, SMEP: all translations of the current VPID, globals included."""
+    """Changes of CR0.PG, CR0.WP's friends, CR4.PGE, PAE, PSE, PCIDE, SMEP: all translations of the current VPID,
+    globals included.
+    """
     _noted(m)
     _drop_vpid(m, vpid_bits(m, m.paging.vpid), U(0))
 
@@ -63,7 +69,9 @@ def invlpg(m: "State", gla: int) -> None:
 
 @kernel
 def invpcid(m: "State", kind: int, pcid: int, gla: int) -> None:
-    """INVPCID, its four types. Only individual-address and single-context look at `pcid`; neither removes global translations."""
+    """INVPCID, its four types. Only individual-address and single-context look at `pcid`; neither removes global
+    translations.
+    """
     _noted(m)
     vpid = vpid_bits(m, m.paging.vpid)
     if kind == INVPCID_ADDRESS:
@@ -80,7 +88,7 @@ def invept(m: "State", kind: int, eptp: int) -> None:
     _noted(m)
     slot = U(0)
     while slot < m.tlb.used:
-        space = m.tlb.keys[slot].space
+        space = m.tlb.spaces[slot]
         if space & THROUGH_EPT != 0 and (kind == INVEPT_ALL or (space ^ eptp) & EP4TA_MASK == 0):
             drop(m, slot)
         slot = slot + 1
@@ -95,7 +103,7 @@ def invvpid(m: "State", kind: int, vpid: int, gla: int) -> None:
     elif kind == INVVPID_ALL:
         slot = U(0)
         while slot < m.tlb.used:
-            space = m.tlb.keys[slot].space
+            space = m.tlb.spaces[slot]
             if space & LINEAR != 0 and space & VPID_ABOVE_FFFF == 0:
                 drop(m, slot)
             slot = slot + 1
@@ -105,7 +113,9 @@ def invvpid(m: "State", kind: int, vpid: int, gla: int) -> None:
 
 @kernel
 def on_vm_transition(m: "State") -> None:
-    """VM entry or exit, after `m.paging` has changed: without VPIDs (0 before and after) everything tagged VPID 0 goes."""
+    """VM entry or exit, after `m.paging` has changed: without VPIDs (0 before and after) everything tagged VPID 0
+    goes.
+    """
     if m.paging.vpid == 0 and m.tlb.transition_vpid == 0:
         _noted(m)
         drop_vpid0(m)
@@ -114,7 +124,9 @@ def on_vm_transition(m: "State") -> None:
 
 @kernel
 def drop_vpid0(m: "State") -> None:
-    """Everything tagged VPID 0: it gets a new number. When the numbers come round, old translations must be gone for good."""
+    """Everything tagged VPID 0: it gets a new number. When the numbers come round, old translations must be gone for
+    good.
+    """
     m.tlb.vpid0_generation = m.tlb.vpid0_generation + 1
     if m.tlb.vpid0_generation & 0x7FFFF == 0:
         invalidate_all(m)
@@ -137,8 +149,8 @@ def _drop_pcid(m: "State", pcid: int) -> None:
     vpid = vpid_bits(m, m.paging.vpid)
     slot = U(0)
     while slot < m.tlb.used:
-        key = m.tlb.keys[slot]
-        if key.tag & PCID_MASK == pcid and key.space & LINEAR != 0 and key.space & VPID_FIELD == vpid and key.space & GLOBAL_TAG == 0:
+        tag, space = m.tlb.tags[slot], m.tlb.spaces[slot]
+        if tag & PCID_MASK == pcid and space & LINEAR != 0 and space & VPID_FIELD == vpid and space & GLOBAL_TAG == 0:
             drop(m, slot)
         slot = slot + 1
 
@@ -151,7 +163,7 @@ def _drop_vpid(m: "State", vpid: int, keep_globals: int) -> None:
         return
     slot = U(0)
     while slot < m.tlb.used:
-        space = m.tlb.keys[slot].space
+        space = m.tlb.spaces[slot]
         if space & LINEAR != 0 and space & VPID_FIELD == vpid and (keep_globals == 0 or space & GLOBAL_TAG == 0):
             drop(m, slot)
         slot = slot + 1
@@ -162,11 +174,11 @@ def _drop_address(m: "State", gla: int, vpid: int, pcid: int, globals_too: bool)
     """One guest page under a VPID, in all parts in which it may be cached. PCID FFFFh stands for every PCID."""
     slot = U(0)
     while slot < m.tlb.used:
-        key = m.tlb.keys[slot]
-        if key.space & LINEAR != 0 and key.space & VPID_FIELD == vpid:
+        tag, space = m.tlb.tags[slot], m.tlb.spaces[slot]
+        if space & LINEAR != 0 and space & VPID_FIELD == vpid:
             shift = GUEST_PAGE_SHIFT[m.tlb.values[slot].word >> GUEST_CLASS_SHIFT & 3]
-            if (key.tag ^ gla) >> shift == 0:
-                is_global = key.space & GLOBAL_TAG != 0
-                if (is_global and globals_too) or (not is_global and (pcid == 0xFFFF or key.tag & PCID_MASK == pcid)):
+            if (tag ^ gla) >> shift == 0:
+                is_global = space & GLOBAL_TAG != 0
+                if (is_global and globals_too) or (not is_global and (pcid == 0xFFFF or tag & PCID_MASK == pcid)):
                     drop(m, slot)
         slot = slot + 1

@@ -1,10 +1,10 @@
-"""State of the translation room: what the walks read, and where their results stand. The cached translations are in tlb_layout."""
+"""State of the translation room: what the walks read, and where their results stand. The cached translations are in
+tlb_layout.
+"""
 
-import numpy as np
+from vmxemu.layout import Array, Layout, array, u64
+from vmxemu.layout import u64 as U
 
-from vmxemu.layout import Layout, u64
-
-U = np.uint64
 READ, WRITE, FETCH = U(0), U(1), U(2)  # access
 IMPLICIT_SUPERVISOR = U(4)  # or-ed to the access: descriptor tables, TSS: supervisor whatever the CPL
 PERMIT_READ, PERMIT_WRITE, PERMIT_EXECUTE = U(1), U(2), U(4)  # permissions
@@ -29,9 +29,13 @@ class Walk(Layout):
     gpa: u64  # guest-physical address; of the table entry where an EPT violation stopped the walk of the guest's tables
     hpa: u64
     page_bytes: u64  # size of the smallest page on the way (guest page and EPT page)
-    permissions: u64  # PERMIT_* that a cache may keep for this privilege; WRITE only where the dirty flags are already set
+    permissions: (
+        u64  # PERMIT_* that a cache may keep for this privilege; WRITE only where the dirty flags are already set
+    )
     qualification: u64  # of an EPT violation
     references: u64  # table entries read: 0 for a TLB hit
     cycles: u64  # cost of this translation
     value: u64  # read_linear's result
     cycles_due: u64  # cost of all translations since the caller last took it: charge it and write 0
+    entry_gpa: Array[u64] = array(8)  # where the walk found the guest's entries, by level
+    entry_hpa: Array[u64] = array(8)

@@ -1,13 +1,13 @@
-"""The room used alone, without a machine: memory, builders of guest and EPT tables, and translation of one or many addresses.
+"""The room used alone, without a machine: memory, builders of tables, translation of one or many addresses.
 
-    walker = Walker(ram_bytes=64 << 20)
-    ept = walker.new_ept()
-    ept.map(0, 0, size=PAGE_2M, count=32)
-    guest = walker.new_guest_tables(ept)
-    guest.map(0x40_0000, 0x10_0000, count=16)
-    walker.use(guest, ept)
-    walker.translate(0x40_0123)           # Translation(outcome=0, gpa=0x100123, hpa=0x100123, references=19, ...)
-    walker.translate_many(addresses)      # (hpas, outcomes)
+walker = Walker(ram_bytes=64 << 20)
+ept = walker.new_ept()
+ept.map(0, 0, size=PAGE_2M, count=32)
+guest = walker.new_guest_tables(ept)
+guest.map(0x40_0000, 0x10_0000, count=16)
+walker.use(guest, ept)
+walker.translate(0x40_0123)           # Translation(outcome=0, gpa=0x100123, hpa=0x100123, references=19, ...)
+walker.translate_many(addresses)      # (hpas, outcomes)
 """
 
 from dataclasses import dataclass
@@ -79,7 +79,9 @@ class Walker:
         return Tables(self, levels, EPT_DEFAULT, EPT_DEFAULT | WRITE_BACK << 3)
 
     def new_guest_tables(self, ept: "Tables | None" = None, levels: int = 4) -> "Tables":
-        """Empty guest tables. Under an EPT their frames are where that EPT maps their addresses 1:1, or it is made to map them so."""
+        """Empty guest tables. Under an EPT their frames are where that EPT maps their addresses 1:1, or it is made to
+        map them so.
+        """
         return Tables(self, levels, GUEST_DEFAULT, GUEST_DEFAULT, ept)
 
     def use(self, guest: "Tables | None", ept: "Tables | None" = None, accessed_dirty: bool = False) -> None:
@@ -88,12 +90,16 @@ class Walker:
         m.r.cr[0] = bits.CR0_PG | bits.CR0_WP if guest else 0
         m.r.cr[3] = guest.root if guest else 0
         m.r.cr[4] = (int(m.r.cr[4]) & ~int(bits.CR4_LA57)) | (int(bits.CR4_LA57) if guest and guest.levels == 5 else 0)
-        m.paging.ept_pointer = 0 if ept is None else ept.root | (ept.levels - 1) << 3 | WRITE_BACK | (int(bits.EPTP_AD) if accessed_dirty else 0)
+        m.paging.ept_pointer = (
+            0
+            if ept is None
+            else ept.root | (ept.levels - 1) << 3 | WRITE_BACK | (int(bits.EPTP_AD) if accessed_dirty else 0)
+        )
         invalidate_all(m)
 
     def translate(self, gla: int, access: int = int(READ)) -> Translation:
         """Translate one address."""
-        outcome = int(translate(self.m, np.uint64(gla), np.uint64(access)))
+        outcome = int(translate(self.m, gla, access))
         walk = self.m.walk
         return Translation(
             outcome,
@@ -110,7 +116,7 @@ class Walker:
         """Translate an array of addresses in one call: (host-physical addresses, outcomes)."""
         glas = np.ascontiguousarray(glas, np.uint64)
         hpas, outcomes = np.zeros_like(glas), np.zeros_like(glas)
-        translate_many(self.m, glas, np.uint64(access), hpas, outcomes)
+        translate_many(self.m, glas, access, hpas, outcomes)
         return hpas, outcomes
 
     def read64(self, hpa: int) -> int:
@@ -122,13 +128,17 @@ class Walker:
         self.ram[hpa : hpa + 8].view(np.uint64)[0] = np.uint64(value)
 
     def reference_matrix(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
-        """References since `reset_counters` by guest level (row; 0 = the page itself) and EPT level (column; 0 = the guest's entry)."""
-        depth = self.m.tlb.ept_walks.numpy.reshape(8, 8)[:6].astype(np.int64)
+        """References since `reset_counters` by guest level (row; 0 = the page itself) and EPT level (column; 0 = the
+        guest's entry).
+        """
+        depth = self.m.tlb.ept_walks.numpy.reshape(8, 64)[:6, ::9].astype(np.int64)
         levels = int(self.m.paging.ept_pointer >> 3 & 7) + 1
         matrix = np.zeros((6, 6), np.int64)
         for level in range(1, levels + 1):
             matrix[:, level] = depth[:, 1 : level + 1].sum(axis=1)
-        matrix[:, 0] = self.m.tlb.guest_reads.numpy[:6]
+        walks = self.m.tlb.guest_walks.numpy.reshape(8, 8)
+        for level in range(1, 6):
+            matrix[level, 0] = walks[level:, : level + 1].sum()
         return matrix
 
     def reset_counters(self) -> None:
@@ -136,13 +146,15 @@ class Walker:
         tlb = self.m.tlb
         tlb.stlb_hits = tlb.walks = tlb.references = tlb.faults = tlb.invalidations = 0
         tlb.ept_walks.numpy[:] = 0
-        tlb.guest_reads.numpy[:] = 0
+        tlb.guest_walks.numpy[:] = 0
 
 
 class Tables:
     """Guest tables or an EPT under construction: `root` and `levels`."""
 
-    def __init__(self, walker: Walker, levels: int, table_bits: int, page_bits: int, ept: "Tables | None" = None) -> None:
+    def __init__(
+        self, walker: Walker, levels: int, table_bits: int, page_bits: int, ept: "Tables | None" = None
+    ) -> None:
         self.walker, self.levels, self.table_bits, self.page_bits, self.ept = walker, levels, table_bits, page_bits, ept
         self.root = self._new_table()
 
@@ -153,7 +165,9 @@ class Tables:
         return frame
 
     def entry_address(self, address: int, level: int, create: bool = False) -> int | None:
-        """Where the entry of `level` (1 = last) for `address` stands; None if tables are missing and not to be created."""
+        """Where the entry of `level` (1 = last) for `address` stands; None if tables are missing and not to be
+        created.
+        """
         table = self.root
         for above in range(self.levels, level, -1):
             at = table + (address >> 9 * above & 0xFF8)
@@ -179,7 +193,9 @@ class Tables:
         return entry if entry & 7 else None
 
     def map(self, address: int, target: int, size: int = PAGE_4K, count: int = 1, flags: int | None = None) -> None:
-        """Map `count` pages of `size` bytes (4K, 2M, 1G) from `address` on to `target` on. `flags`: all bits but the frame and PS."""
+        """Map `count` pages of `size` bytes (4K, 2M, 1G) from `address` on to `target` on. `flags`: all bits but the
+        frame and PS.
+        """
         level = {PAGE_4K: 1, PAGE_2M: 2, PAGE_1G: 3}[size]
         page_bits = self.page_bits if flags is None else flags
         for number in range(count):

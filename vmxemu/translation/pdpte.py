@@ -2,10 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.isa import exceptions
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.memory.physical import read64
 from vmxemu.outcome import fault_with
 from vmxemu.translation.bits import PDPTE_RESERVED, P
@@ -15,7 +14,6 @@ from vmxemu.translation.translate import translate_guest_physical
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 GP = exceptions.GP
 EVERYTHING = U(0xFFFFFFFFFFFFFFFF)
 
@@ -30,7 +28,8 @@ def pdpte_is_bad(m: "State", pdpte: int) -> bool:
 def load_pdptes(m: "State", cr3: int) -> int:
     """Load the four registers from the table at CR3 bits 31:5, read through EPT where it is on. All or none.
 
-    DONE; #GP(0) for a bad PDPTE; EPT_VIOLATION (its qualification says that no linear address is involved) or EPT_MISCONFIG.
+    DONE; #GP(0) for a bad PDPTE; EPT_VIOLATION (its qualification says that no linear address is involved) or
+    EPT_MISCONFIG.
     """
     table = cr3 & 0xFFFFFFE0
     outcome = translate_guest_physical(m, table, READ)

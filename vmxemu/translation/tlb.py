@@ -1,24 +1,24 @@
 """The TLB: look-up, insertion, removal of single entries.
 
-A key has two words. `tag`: the page's address in bits 63:12, the PCID below. `space`: whose translation it is: EP4TA in 45:12, VPID in
-53:46 and 11:0 (twenty bits: VPID 0 gets a fresh number each time all of its translations are dropped), page-size class in 55:54, kind in
-57:56 (bit 56: of linear addresses, bit 57: through EPT; both = combined mapping), and in 63:60 how many low bits of the tag do not
-count: 12 for a global page, whatever the PCID. SDM Vol. 3C, 'Caching Translation Information'.
+A key has two words. `tag`: the page's address in bits 63:12, the PCID below. `space`: whose translation it is: EP4TA
+in 45:12, VPID in 53:46 and 11:0 (twenty bits: VPID 0 gets a fresh number each time all of its translations are
+dropped), page-size class in 55:54, kind in 57:56 (bit 56: of linear addresses, bit 57: through EPT; both = combined
+mapping), and in 63:60 how many low bits of the tag do not count: 12 for a global page, whatever the PCID. SDM Vol.
+3C, 'Caching Translation Information'.
 """
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.translation.bits import CR4_PCIDE, FRAME_MASK, PCID_MASK
+from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.rights import CLASS_SHIFT
-from vmxemu.translation.tlb_layout import CLASS_1G, L1D, L1I, STLB
+from vmxemu.translation.tlb_layout import CLASS_1G, STLB
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 MISS = U(0xFFFFFFFF)
 EP4TA_MASK = U(0x3FFF_FFFF_F000)
 LINEAR, THROUGH_EPT = U(1 << 56), U(1 << 57)
@@ -27,6 +27,9 @@ GLOBAL_TAG = U(12 << 60)
 NO_SPACE = U(0x0FFF_FFFF_FFFF_FFFF)  # matches nothing
 VPID0_NUMBERS = U((1 << 20) - (1 << 16))
 PAGE = U(12)
+BYTE, EACH_BYTE, HIGH_BITS = U(0xFF), U(0x01010101), U(0x80808080)
+STAMP_SHIFT, SLOT_MASK = U(14), U(0x3FFF)
+NEVER_VICTIM = U(0xFFFF_FFFF_FFFF_FFFF)  # stamp of the entries that only fill up a stride
 NOT_CLASS = U(0xFFFF_FFFF_FFFF_FF3F)
 
 
@@ -60,38 +63,40 @@ def current_pcid(m: "State") -> int:
     return m.r.cr[3] & PCID_MASK if m.r.cr[4] & CR4_PCIDE != 0 else 0
 
 
-@kernel
+@inlined
 def set_of(m: "State", number: int, page: int) -> int:
     """Index of the first entry of the set of a page number in an array."""
     array = m.tlb.arrays[number]
     return array.first + ((page ^ page >> array.hash_shift & array.hash_mask) & array.set_mask) * array.stride
 
 
-@kernel
+@inlined
 def match(m: "State", slot: int, tag: int, space: int, found: int) -> int:
     """`slot` if its key fits, else `found`; without a branch."""
-    key = m.tlb.keys[slot]
-    other_space = key.space ^ space
-    other_tag = (key.tag ^ tag) >> (other_space >> 60)
+    other_space = m.tlb.spaces[slot] ^ space
+    other_tag = (m.tlb.tags[slot] ^ tag) >> (other_space >> 60)
     return slot if (other_tag | other_space << 4) == 0 else found
 
 
-@kernel
+@inlined
 def find_in(m: "State", number: int, page: int, tag: int, space: int) -> int:
     """Slot of a translation in one array, or MISS."""
     slot = set_of(m, number, page)
     end = slot + m.tlb.arrays[number].stride
+    pattern = (page & 0xFF ^ page >> 8 & 0xFF) * EACH_BYTE
     found = MISS
     while slot < end:
-        found = match(m, slot, tag, space, found)
-        found = match(m, slot + 1, tag, space, found)
-        found = match(m, slot + 2, tag, space, found)
-        found = match(m, slot + 3, tag, space, found)
+        unlike = m.tlb.filters[slot >> 2] ^ pattern
+        if unlike - EACH_BYTE & ~unlike & HIGH_BITS != 0:  # a byte of it is 0
+            found = match(m, slot, tag, space, found)
+            found = match(m, slot + 1, tag, space, found)
+            found = match(m, slot + 2, tag, space, found)
+            found = match(m, slot + 3, tag, space, found)
         slot = slot + 4
     return found
 
 
-@kernel
+@apart
 def find_large(m: "State", group: int, address: int, pcid: int, space: int) -> int:
     """Slot of the 2M or 1G translation of an address in a group, or MISS."""
     page_class = 1
@@ -107,46 +112,62 @@ def find_large(m: "State", group: int, address: int, pcid: int, space: int) -> i
     return MISS
 
 
-@kernel
+@inlined
 def find(m: "State", group: int, address: int, pcid: int, space: int) -> int:
-    """Slot of the translation of an address in a group (L1D, L1I, STLB), or MISS."""
+    """Slot of the translation of an address in a first-level group (L1D, L1I), or MISS."""
     page = address >> PAGE
-    found = find_in(m, group * 3, page, page << PAGE | pcid, space)
-    if found == MISS and m.tlb.live >> group * 3 & 6 != 0:
+    tag = page << PAGE | pcid
+    hint = group << 8 | page & 0xFF
+    found = match(m, m.tlb.hints[hint], tag, space, MISS)
+    if found != MISS:
+        return found
+    found = find_in(m, group * 3, page, tag, space)
+    if found != MISS:
+        m.tlb.hints[hint] = found
+    elif m.tlb.live >> group * 3 & 6 != 0:
         found = find_large(m, group, address, pcid, space)
     return found
 
 
-@kernel
+@inlined
+def find_second(m: "State", address: int, pcid: int, space: int) -> int:
+    """Slot of the translation of an address in the STLB, or MISS."""
+    page = address >> PAGE
+    found = find_in(m, STLB * 3, page, page << PAGE | pcid, space)
+    if found == MISS and m.tlb.live >> STLB * 3 & 6 != 0:
+        found = find_large(m, STLB, address, pcid, space)
+    return found
+
+
+@inlined
 def stamp(m: "State", slot: int) -> None:
     """Note that an entry was used now."""
-    m.tlb.stamps[slot] = m.tlb.clock
+    m.tlb.stamps[slot] = m.tlb.clock << STAMP_SHIFT | slot
 
 
-@kernel
+@inlined
 def drop(m: "State", slot: int) -> None:
     """Invalidate an entry; it will be the first of its set to be reused."""
-    m.tlb.keys[slot].space = 0
-    m.tlb.stamps[slot] = 0
+    m.tlb.spaces[slot] = 0
+    m.tlb.stamps[slot] = slot
 
 
-@kernel
+@inlined
 def victim(m: "State", number: int, page: int) -> int:
     """Slot of the least recently used entry of a page's set."""
     slot = set_of(m, number, page)
-    end = slot + m.tlb.arrays[number].ways
-    oldest = slot
-    age = m.tlb.stamps[slot]
-    slot = slot + 1
+    end = slot + m.tlb.arrays[number].stride
+    oldest = NEVER_VICTIM
     while slot < end:
-        other = m.tlb.stamps[slot]
-        oldest = slot if other < age else oldest
-        age = other if other < age else age
-        slot = slot + 1
-    return oldest
+        stamps = m.tlb.stamps
+        low = min(stamps[slot], stamps[slot + 1])
+        high = min(stamps[slot + 2], stamps[slot + 3])
+        oldest = min(oldest, min(low, high))
+        slot = slot + 4
+    return oldest & SLOT_MASK
 
 
-@kernel
+@inlined
 def insert(m: "State", group: int, address: int, pcid: int, space: int, page_class: int, word: int, gpa: int) -> None:
     """Put a translation into a group. A page larger than the group can hold is kept as its part around `address`."""
     number = group * 3 + page_class
@@ -159,23 +180,22 @@ def insert(m: "State", group: int, address: int, pcid: int, space: int, page_cla
     page = address >> shift
     slot = victim(m, number, page)
     frame_offset = ((1 << (PAGE + page_class * 9)) - 1) >> shift << shift
-    key, value = m.tlb.keys[slot], m.tlb.values[slot]
-    key.tag = page << shift | pcid
-    key.space = space | kept_class << SIZE_SHIFT
+    m.tlb.tags[slot] = page << shift | pcid
+    m.tlb.spaces[slot] = space | kept_class << SIZE_SHIFT
+    byte = (slot & 3) * 8
+    filter_byte = (page & 0xFF ^ page >> 8 & 0xFF) << byte
+    m.tlb.filters[slot >> 2] = m.tlb.filters[slot >> 2] & ~(BYTE << byte) | filter_byte
+    value = m.tlb.values[slot]
     value.word = word & NOT_CLASS | kept_class << CLASS_SHIFT | (address & frame_offset)
     value.gpa = gpa | address & frame_offset
     m.tlb.live = m.tlb.live | 1 << number
     stamp(m, slot)
 
 
-@kernel
-def insert_everywhere(m: "State", group: int, address: int, pcid: int, space: int, page_class: int, word: int, gpa: int) -> None:
+@inlined
+def insert_everywhere(
+    m: "State", group: int, address: int, pcid: int, space: int, page_class: int, word: int, gpa: int
+) -> None:
     """After a walk: into the first level and the STLB."""
     insert(m, group, address, pcid, space, page_class, word, gpa)
     insert(m, STLB, address, pcid, space, page_class, word, gpa)
-
-
-@kernel
-def group_for(fetch: int) -> int:
-    """First-level group of an access: `fetch` is 1 for instruction fetches."""
-    return L1I if fetch != 0 else L1D

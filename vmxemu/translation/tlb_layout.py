@@ -1,13 +1,18 @@
-"""Cached translations: a first level each for data and instructions with one array per page size, and a shared second level."""
+"""Cached translations: a first level each for data and instructions with one array per page size, and a shared second
+level.
+"""
 
-import numpy as np
+from vmxemu.layout import Array, Layout, array, u16, u32, u64
+from vmxemu.layout import u64 as U
 
-from vmxemu.layout import Array, Layout, array, u64
-
-U = np.uint64
-CAPACITY = 6144  # entries of all arrays together
+CAPACITY = 12288  # entries of all arrays together, and one that is never filled
 L1D, L1I, STLB = U(0), U(1), U(2)  # groups of arrays
-CLASS_4K, CLASS_2M, CLASS_1G, CLASS_4M = U(0), U(1), U(2), U(3)  # page sizes; no array holds 4M pages, they are kept as 2M
+CLASS_4K, CLASS_2M, CLASS_1G, CLASS_4M = (
+    U(0),
+    U(1),
+    U(2),
+    U(3),
+)  # page sizes; no array holds 4M pages, they are kept as 2M
 
 
 class TlbArray(Layout):
@@ -21,13 +26,6 @@ class TlbArray(Layout):
     hash_mask: u64
 
 
-class TlbKey(Layout):
-    """What a translation is looked up by; see translation.tlb for the bits. `space` 0 = invalid."""
-
-    tag: u64
-    space: u64
-
-
 class TlbValue(Layout):
     """What is known of the page: frame and rights in `word` (translation.rights), and the guest-physical page."""
 
@@ -38,7 +36,9 @@ class TlbValue(Layout):
 class Tlb(Layout):
     """The TLB of one logical processor, its costs and its counters."""
 
-    arrays: Array[TlbArray] = array(9)  # index group * 3 + page-size class; the STLB's 4K and 2M arrays are one and the same
+    arrays: Array[TlbArray] = array(
+        9
+    )  # index group * 3 + page-size class; the STLB's 4K and 2M arrays are one and the same
     used: u64  # entries of the pool in use by the arrays
     live: u64  # bit group * 3 + class: such a translation was inserted since the last full invalidation
     clock: u64  # number of look-ups; stamps entries for LRU
@@ -52,8 +52,17 @@ class Tlb(Layout):
     references: u64
     faults: u64  # walks that ended in #PF, #GP, an EPT violation or a misconfiguration
     invalidations: u64
-    guest_reads: Array[u64] = array(8)  # guest entries read, by level (1 = PT)
-    ept_walks: Array[u64] = array(64)  # EPT walks: index level of the guest entry (0 = the page itself) * 8 + last EPT level read
-    keys: Array[TlbKey] = array(CAPACITY)
+    guest_walks: Array[u64] = array(
+        8 * 8
+    )  # walks of the guest's tables: index first level * 8 + last level read (1 = PT)
+    # EPT walks: index 64 * level of the guest entry (0 = the page itself, 7 = a store to flags) + 9 * last EPT level
+    ept_walks: Array[u64] = array(8 * 64)
+    hints: Array[u16] = array(
+        2 * 256
+    )  # where a 4K page was last found in L1D and L1I, by its low bits: saves a search, no more
+    # Entries. What one is looked up by: see translation.tlb for the bits of tag and space; space 0 = invalid.
+    tags: Array[u64] = array(CAPACITY)
+    spaces: Array[u64] = array(CAPACITY)
+    filters: Array[u32] = array(CAPACITY // 4)  # a byte of the page number per entry: spares most comparisons
     values: Array[TlbValue] = array(CAPACITY)
-    stamps: Array[u64] = array(CAPACITY)
+    stamps: Array[u64] = array(CAPACITY)  # clock of the latest use << 14 | index; the oldest of a set is its victim

@@ -1,25 +1,27 @@
 """Translation of one address: first-level TLB, second-level TLB, walk. Results stand in `m.walk`.
 
-After a success the caller looks whether the frame of `m.walk.hpa` is poisoned or retired (memory.frames): translation does not care.
+After a success the caller looks whether the frame of `m.walk.hpa` is poisoned or retired (memory.frames): translation
+does not care.
 """
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.cpu.layout import HF_CS64
 from vmxemu.isa import exceptions
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.outcome import fault_with
 from vmxemu.translation.bits import CR0_PG, CR4_LA57, EFER_LMA, FRAME_MASK, GLA_VALID, IS_TRANSLATION
 from vmxemu.translation.ept import FAILED, ept_walk, page_class
 from vmxemu.translation.guest import NO_EPT, walk_guest
+from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.layout import IMPLICIT_SUPERVISOR
 from vmxemu.translation.rights import (
     CLASS_SHIFT,
     GLOBAL,
     GUEST_CLASS_SHIFT,
     SUPERVISOR,
+    page_offset,
     permissions,
     permitted,
     requirement,
@@ -32,26 +34,27 @@ from vmxemu.translation.tlb import (
     current_pcid,
     drop,
     find,
+    find_second,
     guest_physical_space,
     insert,
     insert_everywhere,
     linear_space,
     stamp,
 )
-from vmxemu.translation.tlb_layout import STLB
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
 GP = exceptions.GP
-EVERYTHING = np.uint64(0xFFFFFFFFFFFFFFFF)
+EVERYTHING = U(0xFFFFFFFFFFFFFFFF)
 
 
 @kernel
 def translate(m: "State", gla: int, access: int) -> int:
     """Translate a linear address for an access (READ, WRITE or FETCH, perhaps | IMPLICIT_SUPERVISOR).
 
-    DONE, #PF, #GP(0) for a non-canonical address (the caller turns it into #SS where that is due), EPT_VIOLATION or EPT_MISCONFIG.
+    DONE, #PF, #GP(0) for a non-canonical address (the caller turns it into #SS where that is due), EPT_VIOLATION or
+    EPT_MISCONFIG.
     """
     address = truncate(m, gla, access)
     if m.r.cr[0] & CR0_PG == 0:
@@ -61,15 +64,17 @@ def translate(m: "State", gla: int, access: int) -> int:
     return translate_in(m, address, access, current_pcid(m), linear_space(m), requirement(m, access))
 
 
-@kernel
+@inlined
 def truncate(m: "State", gla: int, access: int) -> int:
-    """The linear address as the mode forms it: 32 bits wide outside 64-bit mode, descriptor tables in IA-32e mode excepted."""
+    """The linear address as the mode forms it: 32 bits wide outside 64-bit mode, descriptor tables in IA-32e mode
+    excepted.
+    """
     if m.r.efer & EFER_LMA != 0 and (m.r.mode & HF_CS64 != 0 or access & IMPLICIT_SUPERVISOR != 0):
         return gla
     return gla & 0xFFFFFFFF
 
 
-@kernel
+@inlined
 def translate_in(m: "State", gla: int, access: int, pcid: int, space: int, required: int) -> int:
     """The same with what depends on the processor's state given: batches compute it once."""
     m.tlb.clock = m.tlb.clock + 1
@@ -85,11 +90,13 @@ def translate_in(m: "State", gla: int, access: int, pcid: int, space: int, requi
     return translate_missed(m, gla, access, pcid, space, required)
 
 
-@kernel
+@apart
 def translate_missed(m: "State", gla: int, access: int, pcid: int, space: int, required: int) -> int:
-    """Second level, then walk. An entry that does not permit the access is dropped: only a walk may fault or set flags."""
+    """Second level, then walk. An entry that does not permit the access is dropped: only a walk may fault or set
+    flags.
+    """
     group = access >> 1 & 1
-    slot = find(m, STLB, gla, pcid, space)
+    slot = find_second(m, gla, pcid, space)
     if slot != MISS:
         value = m.tlb.values[slot]
         if permitted(value.word, required):
@@ -104,22 +111,21 @@ def translate_missed(m: "State", gla: int, access: int, pcid: int, space: int, r
     return _walk_and_insert(m, gla, access, pcid, space, required)
 
 
-@kernel
+@inlined
 def _hit(m: "State", slot: int, gla: int, access: int, required: int) -> int:
     value = m.tlb.values[slot]
     word = value.word
-    page_bytes = 1 << ((word >> CLASS_SHIFT & 3) * 9 + 12)
-    offset = gla & (page_bytes - 1)
+    offset = gla & page_offset(word)
     walk = m.walk
     walk.gla = gla
     walk.gpa = value.gpa | offset
     walk.hpa = word & FRAME_MASK | offset
-    walk.page_bytes = page_bytes
+    walk.page_bytes = page_offset(word) + 1
     walk.permissions = permissions(word, required, access)
     return 0
 
 
-@kernel
+@inlined
 def _walk_and_insert(m: "State", gla: int, access: int, pcid: int, space: int, required: int) -> int:
     walk = m.walk
     walk.gla = gla
@@ -132,16 +138,16 @@ def _walk_and_insert(m: "State", gla: int, access: int, pcid: int, space: int, r
         m.tlb.faults = m.tlb.faults + 1
         return word & ~FAILED
     size = word >> CLASS_SHIFT & 3
-    page_bytes = 1 << (size * 9 + 12)
-    walk.hpa = word & FRAME_MASK | gla & (page_bytes - 1)
-    walk.page_bytes = page_bytes
+    offset = page_offset(word)
+    walk.hpa = word & FRAME_MASK | gla & offset
+    walk.page_bytes = offset + 1
     walk.permissions = permissions(word, required, access)
     key_space = space | GLOBAL_TAG if word & GLOBAL != 0 else space
-    insert_everywhere(m, access >> 1 & 1, gla, pcid, key_space, size, word, walk.gpa & ~(page_bytes - 1))
+    insert_everywhere(m, access >> 1 & 1, gla, pcid, key_space, size, word, walk.gpa & ~offset)
     return 0
 
 
-@kernel
+@inlined
 def _walk(m: "State", gla: int, access: int, required: int) -> int:
     if m.r.cr[0] & CR0_PG != 0:
         if m.r.efer & EFER_LMA != 0 and not is_canonical(m, gla):
@@ -155,7 +161,7 @@ def _walk(m: "State", gla: int, access: int, required: int) -> int:
     return _unpaged_word(answer)
 
 
-@kernel
+@inlined
 def _unpaged_word(answer: int) -> int:
     """The TLB's word for a guest-physical page: everybody's, with the rights that EPT gives."""
     size = page_class(answer)
@@ -164,7 +170,7 @@ def _unpaged_word(answer: int) -> int:
     return answer & FRAME_MASK & ~low | everybody | size << CLASS_SHIFT | size << GUEST_CLASS_SHIFT
 
 
-@kernel
+@inlined
 def is_canonical(m: "State", gla: int) -> bool:
     """Whether the bits above the linear-address width repeat its highest bit."""
     top = gla >> 56 if m.r.cr[4] & CR4_LA57 != 0 else gla >> 47
@@ -184,7 +190,7 @@ def _identity(m: "State", address: int, required: int, access: int) -> int:
     return 0
 
 
-@kernel
+@inlined
 def _cost(m: "State", cycles: int) -> None:
     m.walk.cycles = cycles
     m.walk.cycles_due = m.walk.cycles_due + cycles
@@ -192,7 +198,9 @@ def _cost(m: "State", cycles: int) -> None:
 
 @kernel
 def translate_guest_physical(m: "State", gpa: int, access: int) -> int:
-    """Guest-physical to host-physical: through EPT if it is on (a walk each time), else the same. No linear address is involved."""
+    """Guest-physical to host-physical: through EPT if it is on (a walk each time), else the same. No linear address
+    is involved.
+    """
     required = unpaged_requirement(access)
     if m.paging.ept_pointer == 0:
         return _identity(m, gpa, required, access)

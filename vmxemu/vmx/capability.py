@@ -6,16 +6,36 @@ import numpy as np
 
 from vmxemu.isa import capabilities, controls, fields, msrs
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.vmx.vmcs import NO_SLOT, slot_of
 
 if TYPE_CHECKING:
     from vmxemu.layout import Array
     from vmxemu.state import State
 
-U = np.uint64
 FIRST = int(msrs.IA32_VMX_BASIC)
-BASIC, PIN_CTLS, CPU_CTLS, EXIT_CTLS, ENTRY_CTLS, MISC, CR0_FIXED0, CR0_FIXED1, CR4_FIXED0, CR4_FIXED1, VMCS_ENUM, CPU_CTLS2, \
-    EPT_VPID_CAP, TRUE_PIN_CTLS, TRUE_CPU_CTLS, TRUE_EXIT_CTLS, TRUE_ENTRY_CTLS, VMFUNC_CTLS, CPU_CTLS3, EXIT_CTLS2 = (U(i) for i in range(20))  # fmt: skip
+(
+    BASIC,
+    PIN_CTLS,
+    CPU_CTLS,
+    EXIT_CTLS,
+    ENTRY_CTLS,
+    MISC,
+    CR0_FIXED0,
+    CR0_FIXED1,
+    CR4_FIXED0,
+    CR4_FIXED1,
+    VMCS_ENUM,
+    CPU_CTLS2,
+    EPT_VPID_CAP,
+    TRUE_PIN_CTLS,
+    TRUE_CPU_CTLS,
+    TRUE_EXIT_CTLS,
+    TRUE_ENTRY_CTLS,
+    VMFUNC_CTLS,
+    CPU_CTLS3,
+    EXIT_CTLS2,
+) = (U(i) for i in range(20))
 
 REVISION_MASK = U(0x7FFF_FFFF)  # of IA32_VMX_BASIC
 TIMER_RATE_MASK = U(0x1F)  # of IA32_VMX_MISC
@@ -26,9 +46,15 @@ _TRUE_DISTANCE = TRUE_PIN_CTLS - PIN_CTLS
 def _conditions() -> tuple[Any, Any]:
     """For each slot, up to two (MSR index, mask of that MSR) of which one must be set for the field to exist."""
     where = {
-        "pin": (PIN_CTLS, 32), "primary": (CPU_CTLS, 32), "secondary": (CPU_CTLS2, 32), "tertiary": (CPU_CTLS3, 0), "exit": (EXIT_CTLS, 32),
-        "entry": (ENTRY_CTLS, 32), "exit2": (EXIT_CTLS2, 0), "vmfunc": (VMFUNC_CTLS, 0),
-    }  # fmt: skip
+        "pin": (PIN_CTLS, 32),
+        "primary": (CPU_CTLS, 32),
+        "secondary": (CPU_CTLS2, 32),
+        "tertiary": (CPU_CTLS3, 0),
+        "exit": (EXIT_CTLS, 32),
+        "entry": (ENTRY_CTLS, 32),
+        "exit2": (EXIT_CTLS2, 0),
+        "vmfunc": (VMFUNC_CTLS, 0),
+    }
     index, mask = np.zeros(2 * len(fields.ROWS), np.uint64), np.zeros(2 * len(fields.ROWS), np.uint64)
     for slot, row in enumerate(fields.ROWS):
         if not row.exists_if:
@@ -40,20 +66,27 @@ def _conditions() -> tuple[Any, Any]:
     return index, mask
 
 
+CONDITION_MSR: "Array[int]"
+CONDITION_MASK: "Array[int]"
 CONDITION_MSR, CONDITION_MASK = _conditions()
 
 
 @kernel
 def fits(capability: "Array[int]", which: int, value: int) -> bool:
-    """Whether a control word keeps to the allowed 0- and 1-settings of MSR 480H + `which` (the TRUE one if there is one)."""
+    """Whether a control word keeps to the allowed 0- and 1-settings of MSR 480H + `which` (the TRUE one if there is
+    one)."""
     if PIN_CTLS <= which <= ENTRY_CTLS and capability[BASIC] & capabilities.BASIC_TRUE_CONTROLS != 0:
         which = which + _TRUE_DISTANCE
-    return value & (capability[which] & 0xFFFF_FFFF) == capability[which] & 0xFFFF_FFFF and value & ~(capability[which] >> 32) == 0
+    return (
+        value & (capability[which] & 0xFFFF_FFFF) == capability[which] & 0xFFFF_FFFF
+        and value & ~(capability[which] >> 32) == 0
+    )
 
 
 @kernel
 def field_exists(m: "State", encoding: int) -> bool:
-    """Whether VMREAD and VMWRITE know the field on this processor. SDM Vol. 3D, App. B: some fields depend on a control's support."""
+    """Whether VMREAD and VMWRITE know the field on this processor. SDM Vol. 3D, App. B: some fields depend on a
+    control's support."""
     slot = slot_of(encoding)
     if slot == NO_SLOT:
         return False
@@ -85,7 +118,8 @@ def is_canonical(m: "State", address: int) -> bool:
 
 @kernel
 def cr0_fits(capability: "Array[int]", value: int, ignored: int) -> bool:
-    """Whether CR0 has the values that VMX operation fixes; `ignored` are bits left free (PE and PG of an unrestricted guest)."""
+    """Whether CR0 has the values that VMX operation fixes; `ignored` are bits left free (PE and PG of an unrestricted
+    guest)."""
     return ~value & capability[CR0_FIXED0] & ~ignored == 0 and value & ~capability[CR0_FIXED1] == 0
 
 
@@ -100,11 +134,15 @@ def eptp_fits(m: "State", eptp: int) -> bool:
     """Whether VM entry accepts this EPT pointer. SDM Vol. 3C, 'VM-Execution Control Fields' (checks)."""
     able = m.cpu.vmx_msr[EPT_VPID_CAP]
     memory_type = eptp & 7
-    if not (memory_type == 6 and able & capabilities.EPT_MEMORY_TYPE_WB != 0 or memory_type == 0 and able & capabilities.EPT_MEMORY_TYPE_UC != 0):
+    if not (
+        memory_type == 6
+        and able & capabilities.EPT_MEMORY_TYPE_WB != 0
+        or memory_type == 0
+        and able & capabilities.EPT_MEMORY_TYPE_UC != 0
+    ):
         return False
     if eptp >> 3 & 7 != 3 or able & capabilities.EPT_WALK_4 == 0:
         return False
     if eptp & 0x40 != 0 and able & capabilities.EPT_ACCESSED_DIRTY == 0:
         return False
     return eptp & 0xF80 == 0 and is_physical(m, eptp)
-

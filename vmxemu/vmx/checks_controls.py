@@ -2,22 +2,41 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.isa import bits, capabilities, controls, exceptions
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.memory.physical import read8
 from vmxemu.vmx import reasons
-from vmxemu.vmx.capability import BASIC, CPU_CTLS, CPU_CTLS2, CPU_CTLS3, ENTRY_CTLS, EXIT_CTLS, MISC, PIN_CTLS, VMFUNC_CTLS
-from vmxemu.vmx.capability import eptp_fits, fits, is_page, is_physical
-from vmxemu.vmx.event import NMI_TYPE, OTHER_TYPE, SOFTWARE_TYPE, HARDWARE_TYPE, INFO_ERROR_CODE, INFO_RESERVED, INFO_VALID
-from vmxemu.vmx.event import RESERVED_TYPE
+from vmxemu.vmx.capability import (
+    BASIC,
+    CPU_CTLS,
+    CPU_CTLS2,
+    CPU_CTLS3,
+    ENTRY_CTLS,
+    EXIT_CTLS,
+    MISC,
+    PIN_CTLS,
+    VMFUNC_CTLS,
+    eptp_fits,
+    fits,
+    is_page,
+    is_physical,
+)
+from vmxemu.vmx.event import (
+    HARDWARE_TYPE,
+    INFO_ERROR_CODE,
+    INFO_RESERVED,
+    INFO_VALID,
+    NMI_TYPE,
+    OTHER_TYPE,
+    RESERVED_TYPE,
+    SOFTWARE_TYPE,
+)
 
 if TYPE_CHECKING:
     from vmxemu.state import State
     from vmxemu.vmx.vmcs import Vmcs
 
-U = np.uint64
 VIRTUAL_TPR_OFFSET = U(0x80)
 APIC_VIRTUALIZATION = (
     controls.SECONDARY_VIRTUALIZE_X2APIC
@@ -93,8 +112,15 @@ def _interrupt_controls(m: "State", v: "Vmcs") -> int:
     if secondary & controls.SECONDARY_VIRTUAL_INTERRUPT_DELIVERY != 0 and pin & controls.PIN_EXTERNAL_INTERRUPT == 0:
         return reasons.VIRTUAL_INTERRUPTS_WITHOUT_EXITING
     if pin & controls.PIN_POSTED_INTERRUPTS != 0:
-        delivers = secondary & controls.SECONDARY_VIRTUAL_INTERRUPT_DELIVERY != 0 and v.vm_exit_controls & controls.EXIT_ACK_INTERRUPT != 0
-        fit = v.posted_intr_nv >> 8 == 0 and v.posted_intr_desc_addr & 0x3F == 0 and is_physical(m, v.posted_intr_desc_addr)
+        delivers = (
+            secondary & controls.SECONDARY_VIRTUAL_INTERRUPT_DELIVERY != 0
+            and v.vm_exit_controls & controls.EXIT_ACK_INTERRUPT != 0
+        )
+        fit = (
+            v.posted_intr_nv >> 8 == 0
+            and v.posted_intr_desc_addr & 0x3F == 0
+            and is_physical(m, v.posted_intr_desc_addr)
+        )
         if not delivers or not fit:
             return reasons.POSTED_INTERRUPTS
     return 0
@@ -114,9 +140,15 @@ def _memory_controls(m: "State", v: "Vmcs") -> int:
         return reasons.NEEDS_EPT
     if secondary & controls.SECONDARY_VMFUNC != 0:
         switching = v.vm_function_control & controls.VMFUNC_EPTP_SWITCHING != 0
-        if v.vm_function_control & ~m.cpu.vmx_msr[VMFUNC_CTLS] != 0 or switching and not (with_ept and is_page(m, v.eptp_list_address)):
+        if (
+            v.vm_function_control & ~m.cpu.vmx_msr[VMFUNC_CTLS] != 0
+            or switching
+            and not (with_ept and is_page(m, v.eptp_list_address))
+        ):
             return reasons.VM_FUNCTIONS
-    if secondary & controls.SECONDARY_VMCS_SHADOWING != 0 and not (is_page(m, v.vmread_bitmap) and is_page(m, v.vmwrite_bitmap)):
+    if secondary & controls.SECONDARY_VMCS_SHADOWING != 0 and not (
+        is_page(m, v.vmread_bitmap) and is_page(m, v.vmwrite_bitmap)
+    ):
         return reasons.SHADOWING_BITMAP
     if secondary & controls.SECONDARY_EPT_VE != 0 and not is_page(m, v.ve_information_address):
         return reasons.VE_ADDRESS
@@ -135,7 +167,10 @@ def _list_fits(m: "State", count: int, address: int) -> bool:
 def _exit_controls(m: "State", v: "Vmcs") -> int:
     if not fits(m.cpu.vmx_msr, EXIT_CTLS, v.vm_exit_controls):
         return reasons.EXIT_RESERVED
-    if v.pin_based_vm_exec_control & controls.PIN_PREEMPTION_TIMER == 0 and v.vm_exit_controls & controls.EXIT_SAVE_PREEMPTION_TIMER != 0:
+    if (
+        v.pin_based_vm_exec_control & controls.PIN_PREEMPTION_TIMER == 0
+        and v.vm_exit_controls & controls.EXIT_SAVE_PREEMPTION_TIMER != 0
+    ):
         return reasons.SAVE_TIMER_WITHOUT_TIMER
     if not _list_fits(m, v.vm_exit_msr_store_count, v.vm_exit_msr_store_addr):
         return reasons.EXIT_STORE_LIST
@@ -161,7 +196,14 @@ def _injection(m: "State", v: "Vmcs") -> int:
     vector = info & 0xFF
     if kind == RESERVED_TYPE or kind == OTHER_TYPE and m.cpu.vmx_msr[CPU_CTLS] >> 32 & controls.CPU_MTF == 0:
         return reasons.INJECTION_TYPE
-    if kind == NMI_TYPE and vector != exceptions.NMI or kind == HARDWARE_TYPE and vector > 31 or kind == OTHER_TYPE and vector != 0:
+    if (
+        kind == NMI_TYPE
+        and vector != exceptions.NMI
+        or kind == HARDWARE_TYPE
+        and vector > 31
+        or kind == OTHER_TYPE
+        and vector != 0
+    ):
         return reasons.INJECTION_VECTOR
     has_code = info & INFO_ERROR_CODE != 0
     free = m.cpu.vmx_msr[BASIC] & capabilities.BASIC_ANY_EXCEPTION_ERROR_CODE != 0 and kind == HARDWARE_TYPE

@@ -1,12 +1,12 @@
-"""VM entry, third group: the guest-state area. SDM Vol. 3C, 'Checking and Loading Guest State'. A failure is exit reason 33."""
+"""VM entry, third group: the guest-state area. SDM Vol. 3C, 'Checking and Loading Guest State'. A failure is exit
+reason 33."""
 
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from vmxemu.cpu.layout import ACTIVE, HALTED, SHUTDOWN, WAIT_FOR_SIPI
 from vmxemu.isa import bits, capabilities, controls, exceptions
 from vmxemu.jit import kernel, load64
+from vmxemu.layout import u64 as U
 from vmxemu.memory.physical import host_address, read64
 from vmxemu.vmx import event, reasons
 from vmxemu.vmx.capability import ALL_ONES, BASIC, MISC, REVISION_MASK, cr0_fits, cr4_fits, is_canonical, is_page
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from vmxemu.state import State
     from vmxemu.vmx.vmcs import Vmcs
 
-U = np.uint64
 UNRESTRICTED_BITS = bits.CR0_PE | bits.CR0_PG
 DEBUGCTL_ALLOWED = U(0xDFC3)
 RFLAGS_ALLOWED = U(0x3F_7FD5) | bits.RFLAGS_FIXED
@@ -120,7 +119,9 @@ def _wakes(v: "Vmcs", activity: int) -> bool:
     machine_check = what == event.HARDWARE_TYPE << 8 | exceptions.MC
     if activity == HALTED:
         debug = what == event.HARDWARE_TYPE << 8 | exceptions.DB
-        return kind == event.EXTERNAL_TYPE or kind == event.NMI_TYPE or kind == event.OTHER_TYPE or machine_check or debug
+        return (
+            kind == event.EXTERNAL_TYPE or kind == event.NMI_TYPE or kind == event.OTHER_TYPE or machine_check or debug
+        )
     return activity == SHUTDOWN and (kind == event.NMI_TYPE or machine_check)
 
 

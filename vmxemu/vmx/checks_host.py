@@ -1,14 +1,14 @@
-"""VM entry, second group: the host-state area. SDM Vol. 3C, 'Checks on Host Control Registers, MSRs, and SSP' and what follows it.
+"""VM entry, second group: the host-state area. SDM Vol. 3C, 'Checks on Host Control Registers, MSRs, and SSP' and
+what follows it.
 
 A failure is VMfail(8).
 """
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.isa import bits, controls
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.vmx import reasons
 from vmxemu.vmx.capability import cr0_fits, cr4_fits, is_canonical
 from vmxemu.vmx.vmcs import HOST_SELECTORS, slot_value
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from vmxemu.state import State
     from vmxemu.vmx.vmcs import Vmcs
 
-U = np.uint64
 HOST_SELECTOR_COUNT = U(7)
 RPL_AND_TI = U(7)
 LOW_HALF = U(0xFFFF_FFFF)
@@ -68,7 +67,11 @@ def _segments(m: "State", v: "Vmcs") -> int:
         return reasons.HOST_NULL_TR
     if v.host_ss_selector == 0 and v.vm_exit_controls & controls.EXIT_HOST_64 == 0:
         return reasons.HOST_NULL_SS
-    if not is_canonical(m, v.host_fs_base) or not is_canonical(m, v.host_gs_base) or not is_canonical(m, v.host_tr_base):
+    if (
+        not is_canonical(m, v.host_fs_base)
+        or not is_canonical(m, v.host_gs_base)
+        or not is_canonical(m, v.host_tr_base)
+    ):
         return reasons.HOST_BASE
     if not is_canonical(m, v.host_gdtr_base) or not is_canonical(m, v.host_idtr_base):
         return reasons.HOST_BASE

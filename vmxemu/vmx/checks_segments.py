@@ -2,11 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from vmxemu.cpu.layout import CS, DS, ES, FS, GS, LDTR, SS, TR
+from vmxemu.cpu.layout import CS, DS, ES, SS
 from vmxemu.isa import bits, controls
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.vmx import reasons, rights
 from vmxemu.vmx.capability import is_canonical
 from vmxemu.vmx.checks_controls import secondary_controls
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from vmxemu.state import State
     from vmxemu.vmx.vmcs import Vmcs
 
-U = np.uint64
 VM86_RIGHTS = U(0xF3)
 LDT_TYPE, BUSY_TSS_16, BUSY_TSS = U(2), U(3), U(11)
 DATA_WRITABLE = U(3)  # read/write, accessed, expand-up
@@ -50,7 +48,11 @@ def _selectors(v: "Vmcs") -> int:
 
 @kernel
 def _bases(m: "State", v: "Vmcs") -> int:
-    if not is_canonical(m, v.guest_tr_base) or not is_canonical(m, v.guest_fs_base) or not is_canonical(m, v.guest_gs_base):
+    if (
+        not is_canonical(m, v.guest_tr_base)
+        or not is_canonical(m, v.guest_fs_base)
+        or not is_canonical(m, v.guest_gs_base)
+    ):
         return reasons.GUEST_SEGMENT_BASE
     if is_usable(v.guest_ldtr_ar_bytes) and not is_canonical(m, v.guest_ldtr_base):
         return reasons.GUEST_SEGMENT_BASE
@@ -112,7 +114,11 @@ def _data_segment(v: "Vmcs", number: int) -> int:
         return 0
     if access & rights.ACCESSED == 0 or access & rights.CODE != 0 and access & 2 == 0:
         return reasons.GUEST_DATA_TYPE
-    if not is_unrestricted(v) and access & rights.TYPE < CONFORMING_TYPE and dpl_of(access) < slot_value(v, GUEST_SELECTORS, number) & 3:
+    if (
+        not is_unrestricted(v)
+        and access & rights.TYPE < CONFORMING_TYPE
+        and dpl_of(access) < slot_value(v, GUEST_SELECTORS, number) & 3
+    ):
         return reasons.GUEST_DATA_DPL
     return 0
 
@@ -150,14 +156,25 @@ def _system_segments(v: "Vmcs") -> int:
     access = v.guest_tr_ar_bytes
     kind = access & rights.TYPE
     small = kind == BUSY_TSS_16 and v.vm_entry_controls & controls.ENTRY_IA32E_GUEST == 0
-    if kind != BUSY_TSS and not small or access & rights.S != 0 or access & rights.P == 0 or access & rights.RESERVED != 0:
+    if (
+        kind != BUSY_TSS
+        and not small
+        or access & rights.S != 0
+        or access & rights.P == 0
+        or access & rights.RESERVED != 0
+    ):
         return reasons.GUEST_TR_RIGHTS
     if not is_usable(access) or not granularity_fits(access, v.guest_tr_limit):
         return reasons.GUEST_TR_RIGHTS
     access = v.guest_ldtr_ar_bytes
     if not is_usable(access):
         return 0
-    if access & rights.TYPE != LDT_TYPE or access & rights.S != 0 or access & rights.P == 0 or access & rights.RESERVED != 0:
+    if (
+        access & rights.TYPE != LDT_TYPE
+        or access & rights.S != 0
+        or access & rights.P == 0
+        or access & rights.RESERVED != 0
+    ):
         return reasons.GUEST_LDTR_RIGHTS
     return 0 if granularity_fits(access, v.guest_ldtr_limit) else reasons.GUEST_LDTR_RIGHTS
 

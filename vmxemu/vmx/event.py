@@ -1,9 +1,18 @@
-"""The word that describes an event: VM-entry and VM-exit interruption information, IDT-vectoring information. SDM Vol. 3C, 'VMCS'."""
+"""The word that describes an event: VM-entry and VM-exit interruption information, IDT-vectoring information. SDM
+Vol. 3C, 'VMCS'."""
 
-import numpy as np
+from vmxemu.layout import u64 as U
 
-U = np.uint64
-EXTERNAL_TYPE, RESERVED_TYPE, NMI_TYPE, HARDWARE_TYPE, SOFTWARE_TYPE, PRIVILEGED_TYPE, SOFTWARE_EXCEPTION_TYPE, OTHER_TYPE = (U(i) for i in range(8))
+(
+    EXTERNAL_TYPE,
+    RESERVED_TYPE,
+    NMI_TYPE,
+    HARDWARE_TYPE,
+    SOFTWARE_TYPE,
+    PRIVILEGED_TYPE,
+    SOFTWARE_EXCEPTION_TYPE,
+    OTHER_TYPE,
+) = (U(i) for i in range(8))
 INFO_ERROR_CODE = U(1 << 11)
 INFO_NMI_UNBLOCKING = U(1 << 12)
 INFO_VALID = U(1 << 31)

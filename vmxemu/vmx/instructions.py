@@ -1,31 +1,42 @@
 """VMX instructions, one kernel each. SDM Vol. 3C, 'VMX Instruction Reference'.
 
-Each takes `vmx`, the VMX state that it acts on: `m.vmx` for the processor itself, `m.outer.nested` for what VMM1 shows to VMM2.
-Operands come in as the software knows them (`pointer`) together with the host address of the memory they name (`host`, 0 where
-there is no memory). Each returns DONE, a fault or vmfail(error); finish_vmx turns that into flags and retires the instruction.
+Each takes `vmx`, the VMX state that it acts on: `m.vmx` for the processor itself, `m.outer.nested` for what VMM1
+shows to VMM2.
+Operands come in as the software knows them (`pointer`) together with the host address of the memory they name
+(`host`, 0 where
+there is no memory). Each returns DONE, a fault or vmfail(error); finish_vmx turns that into flags and retires the
+instruction.
 """
 
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from vmxemu.cpu.decode import advance
 from vmxemu.cpu.flags import read_flags, write_flags
 from vmxemu.cpu.layout import HF_CPL, HF_CS64, HF_LMA, HF_VM
 from vmxemu.isa import bits, capabilities, errors, exceptions
 from vmxemu.jit import kernel, load32
+from vmxemu.layout import u64 as U
 from vmxemu.outcome import DONE, VMFAIL, detail_of, fault, fault_with, kind_of, vmfail
 from vmxemu.translation.invalidate import invept as invalidate_ept
 from vmxemu.translation.invalidate import invvpid as invalidate_vpid
-from vmxemu.vmx.capability import BASIC, EPT_VPID_CAP, MISC, REVISION_MASK, cr0_fits, cr4_fits, eptp_fits, field_exists
-from vmxemu.vmx.capability import is_canonical, is_page
+from vmxemu.vmx.capability import (
+    BASIC,
+    EPT_VPID_CAP,
+    MISC,
+    REVISION_MASK,
+    cr0_fits,
+    cr4_fits,
+    eptp_fits,
+    field_exists,
+    is_canonical,
+    is_page,
+)
 from vmxemu.vmx.vmcs import CLEAR, NO_VMCS, is_read_only, vmcs_at, vmread_field, vmwrite_field
 
 if TYPE_CHECKING:
     from vmxemu.state import State
     from vmxemu.vmx.layout import Vmx
 
-U = np.uint64
 ARITHMETIC_FLAGS = U(0x8D5)  # CF PF AF ZF SF OF, which every VMX instruction writes
 CF, ZF = U(1), U(1 << 6)
 FEATURE_LOCK, FEATURE_VMX_IN_SMX, FEATURE_VMX_OUTSIDE_SMX = U(1), U(2), U(4)  # IA32_FEATURE_CONTROL
@@ -44,7 +55,8 @@ def wrong_mode(m: "State") -> bool:
 
 @kernel
 def permitted(m: "State", vmx: "Vmx") -> int:
-    """What every instruction but VMXON checks first: #UD outside VMX operation or in a wrong mode, #GP(0) above CPL 0."""
+    """What every instruction but VMXON checks first: #UD outside VMX operation or in a wrong mode, #GP(0) above CPL
+    0."""
     if vmx.on == 0 or wrong_mode(m):
         return fault(exceptions.UD)
     return fault_with(exceptions.GP, 0) if m.r.mode & HF_CPL != 0 else DONE

@@ -20,7 +20,7 @@ class Vmx(Layout):
     operand_low: u64  # descriptor of the INVEPT or INVVPID in execution
     operand_high: u64
     mtf_pending: u64  # an MTF VM exit was injected, or the instruction that the monitor trap flag watches has retired
-    entry_length: u64  # VM-entry instruction length of the latest entry
+    failed_check: u64  # vmx.reasons number of the check that the latest VM entry failed
 
 
 class Exit(Layout):

@@ -1,11 +1,11 @@
-"""Operands of VMX instructions: pointers and descriptors in memory, and VMREAD's and VMWRITE's register or memory operand."""
+"""Operands of VMX instructions: pointers and descriptors in memory, and VMREAD's and VMWRITE's register or memory
+operand."""
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.cpu.layout import HF_CS64
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.outcome import DONE
 from vmxemu.translation.access import read_linear, write_linear
 from vmxemu.translation.layout import READ, WRITE
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vmxemu.state import State
     from vmxemu.vmx.layout import Vmx
 
-LOW_HALF = np.uint64(0xFFFF_FFFF)
+LOW_HALF = U(0xFFFF_FFFF)
 
 
 @kernel

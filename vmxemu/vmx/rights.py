@@ -1,25 +1,35 @@
-"""Segment access rights: between the VMCS's format and Unicorn's segment flags, and their fields. SDM Vol. 3C, 'Guest Register State'.
+"""Segment access rights: between the VMCS's format and Unicorn's segment flags, and their fields. SDM Vol. 3C, 'Guest
+Register State'.
 
-The VMCS has type, S, DPL and P in bits 7:0, AVL L D/B G in bits 15:12 and "unusable" in bit 16. Unicorn keeps the descriptor's high
+The VMCS has type, S, DPL and P in bits 7:0, AVL L D/B G in bits 15:12 and "unusable" in bit 16. Unicorn keeps the
+descriptor's high
 doubleword, whose bit 0 it ignores: there we keep "unusable".
 """
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.cpu.layout import HF_CPL, LDTR, SEG_P, SS, TR
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.vmx.vmcs import GUEST_BASES, GUEST_LIMITS, GUEST_RIGHTS, GUEST_SELECTORS, set_slot, slot_value
 
 if TYPE_CHECKING:
     from vmxemu.state import State
     from vmxemu.vmx.vmcs import Vmcs
 
-U = np.uint64
 TYPE, ACCESSED, BUSY, CODE, S, DPL, P, L, DB, G, UNUSABLE = (
-    U(0xF), U(1), U(2), U(8), U(1 << 4), U(3 << 5), U(1 << 7), U(1 << 13), U(1 << 14), U(1 << 15), U(1 << 16)
-)  # fmt: skip
+    U(0xF),
+    U(1),
+    U(2),
+    U(8),
+    U(1 << 4),
+    U(3 << 5),
+    U(1 << 7),
+    U(1 << 13),
+    U(1 << 14),
+    U(1 << 15),
+    U(1 << 16),
+)
 DPL_SHIFT = U(5)
 RESERVED = U(0xFFFE_0F00)
 TI = U(4)

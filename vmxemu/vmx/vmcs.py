@@ -1,9 +1,12 @@
 """The VMCS: one slot of eight bytes per field in a 4-KiB region of emulated memory, and access to it by encoding.
 
-The region's format is ours to choose (SDM Vol. 3C, 'Format of the VMCS Region'): revision identifier and abort indicator where the
-SDM puts them, the launch state, then the fields in the order of isa/vmcs_fields.csv from byte 64 on. Kernels read `v.guest_rip`.
+The region's format is ours to choose (SDM Vol. 3C, 'Format of the VMCS Region'): revision identifier and abort
+indicator where the
+SDM puts them, the launch state, then the fields in the order of isa/vmcs_fields.csv from byte 64 on. Kernels read
+`v.guest_rip`.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +14,8 @@ import numpy as np
 from vmxemu.isa import fields
 from vmxemu.jit import address_of, cast_to, kernel, load64, store64
 from vmxemu.layout import Array, Layout, array, u8, u32, u64
+from vmxemu.layout import u64 as U
 
-U = np.uint64
 NO_SLOT = U(0xFFFF)
 NO_VMCS = U(0xFFFF_FFFF_FFFF_FFFF)  # the invalid current-VMCS pointer, and "no link pointer"
 CLEAR, LAUNCHED = U(0), U(1)  # launch_state
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
 else:
     Vmcs = type("Vmcs", (Layout,), _namespace())
 
-vmcs_at = cast_to(Vmcs)
+vmcs_at: Callable[[int], Vmcs] = cast_to(Vmcs)
 
 
 def _compressed(encoding: int) -> int:
@@ -58,19 +61,20 @@ def _slot_table() -> Any:
     return table
 
 
-SLOT_OF = _slot_table()
-VALUE_MASK = np.array([0xFFFF, NO_VMCS, 0xFFFF_FFFF, NO_VMCS], np.uint64)  # by width code
+SLOT_OF: "Array[int]" = _slot_table()
+VALUE_MASK: Any = np.array([0xFFFF, NO_VMCS, 0xFFFF_FFFF, NO_VMCS], np.uint64)  # by width code
 _ENCODING_BITS = U(0x6C7F)  # all that a field of ours may have set; bit 0 is legal for 64-bit fields only
 WIDTH_64 = U(fields.WIDTH_CODES["64"])
 READ_ONLY_TYPE = U(fields.TYPE_CODES["read-only"])
 
 
-def offset_of(name: str) -> np.uint64:
+def offset_of(name: str) -> int:
     """Byte offset of a field in the region."""
     return U(Vmcs.FIELDS[name].offset)
 
 
-# The eight segment registers' fields follow each other in the order ES CS SS DS FS GS LDTR TR (and GDTR IDTR): one loop serves all.
+# The eight segment registers' fields follow each other in the order ES CS SS DS FS GS LDTR TR (and GDTR IDTR): one
+# loop serves all.
 GUEST_SELECTORS, GUEST_LIMITS = offset_of("guest_es_selector"), offset_of("guest_es_limit")
 GUEST_RIGHTS, GUEST_BASES = offset_of("guest_es_ar_bytes"), offset_of("guest_es_base")
 HOST_SELECTORS = offset_of("host_es_selector")
@@ -85,7 +89,7 @@ def slot_of(encoding: int) -> int:
     width = encoding >> 13 & 3
     if encoding & 1 != 0 and width != WIDTH_64:
         return NO_SLOT
-    return int(SLOT_OF[width << 8 | (encoding >> 10 & 3) << 6 | (encoding >> 1 & 0x3F)])
+    return SLOT_OF[width << 8 | (encoding >> 10 & 3) << 6 | (encoding >> 1 & 0x3F)]
 
 
 @kernel

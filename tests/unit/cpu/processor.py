@@ -10,6 +10,11 @@ from vmxemu.layout import Record
 from vmxemu.state import State
 
 RAM_BYTES = 1 << 20
+PML4, PDPT, PD = (
+    0xFD000,
+    0xFE000,
+    0xFF000,
+)  # IA-32e mode: the lowest GiB is mapped one to one, for everybody, all flags set
 CODE = int(SEG_P | SEG_S) | 0xB00
 DATA = int(SEG_P | SEG_S) | 0x300
 
@@ -23,6 +28,7 @@ class Processor:
         self.ram = np.zeros(RAM_BYTES, np.uint8)
         self.frames = np.zeros(RAM_BYTES >> 12, np.uint8)
         m = self.m
+        object.__setattr__(m, "_keep", (m._keep, self))  # `m` alone keeps everything alive
         m.r = self.registers.address
         m.memory.ram, m.memory.low_bytes, m.memory.frames = self.ram.ctypes.data, RAM_BYTES, self.frames.ctypes.data
         m.memory.frame_count = RAM_BYTES >> 12
@@ -61,7 +67,11 @@ class Processor:
 
     def long(self, bits: int = 64, cpl: int = 0) -> "Processor":
         m = self.m
-        m.r.cr[0], m.r.cr[4], m.r.efer = 0x80000031, 0x20, 0x500
+        m.r.cr[0], m.r.cr[3], m.r.cr[4], m.r.efer = 0x80000031, PML4, 0x20, 0x500
+        self.poke(PML4, (PDPT | 0x27).to_bytes(8, "little"))
+        self.poke(PDPT, (PD | 0x27).to_bytes(8, "little"))
+        for i in range(512):
+            self.poke(PD + 8 * i, (i << 21 | 0xE7).to_bytes(8, "little"))
         self._flat(int(SEG_L) if bits == 64 else int(SEG_DB) if bits == 32 else 0, cpl)
         refresh_mode(m)
         return self

@@ -1,0 +1,32 @@
+"""Blocking of NMIs from the delivery of one to the next IRET."""
+
+from typing import TYPE_CHECKING
+
+from vmxemu.cpu.layout import HF_INHIBIT_IRQ
+from vmxemu.jit import kernel
+from vmxemu.layout import u64
+
+if TYPE_CHECKING:
+    from vmxemu.state import State
+
+U = u64
+INTERCEPT_IRET = U(1 << 20)  # SVM exit code 74H in `m.r.intercept`
+
+
+@kernel
+def block_nmi(m: "State") -> None:
+    """NMIs wait; IRET stops before it executes."""
+    m.cpu.nmi_blocked = 1
+    m.r.intercept = m.r.intercept | INTERCEPT_IRET
+
+
+@kernel
+def unblock_nmi(m: "State") -> None:
+    """IRET is about to run natively: NMIs arrive again once it has (the shadow lasts one instruction), and it stops no more.
+
+    vmx/ programs the intercepts afresh where it wants to see IRET for another reason.
+    """
+    m.cpu.nmi_blocked = 0
+    m.r.intercept = m.r.intercept & ~INTERCEPT_IRET
+    m.r.mode = m.r.mode | HF_INHIBIT_IRQ
+    m.clock.attention = 1

@@ -1,0 +1,195 @@
+"""A whole machine: processor, memory, devices, VMM1, wired to one Unicorn instance."""
+
+import ctypes
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from unicorn.unicorn_const import UC_HOOK_BLOCK, UC_HOOK_EDGE_GENERATED, UC_HOOK_INTR, UC_HOOK_TLB_FILL
+
+from vmxemu import report
+from vmxemu.configuration import Configuration, Injection, InputError
+from vmxemu.cpu.layout import Registers
+from vmxemu.engine.layout import NO_TRAP
+from vmxemu.engine.unicorn_engine import VOID_HPA, UnicornEngine
+from vmxemu.isa import cpus, instruction_costs
+from vmxemu.layout import Record
+from vmxemu.machine import callbacks, loop
+from vmxemu.machine.memory_map import DEVICE_BASE, DEVICE_BYTES, MemoryMap
+from vmxemu.machine.result import RunResult, describe
+from vmxemu.machine.tlb_profile import install_tlb
+from vmxemu.machine.injection import schedule
+from vmxemu.machine.reset import reset_processor
+from vmxemu.machine.view import View
+from vmxemu.outer.policy import install_policy
+from vmxemu.platform.reset import reset as reset_platform
+from vmxemu.state import State
+from vmxemu.trace.layout import CAPACITY, Event, Trace
+from vmxemu.trace.schema import DTYPE
+
+FIRST_SLICE_TICKS = 1 << 24
+SLICE_SECONDS = 0.1
+CHANNELS = {0: "serial", 1: "debug", 2: "debug402"}
+
+
+class Machine(View):
+    """One emulated machine. `Machine(configuration)` powers it on; `run` executes it; `View` has the read access."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self.profile = cpus.load(configuration.cpu)
+        self.engine = UnicornEngine()
+        self.state = Record(State)
+        m = self.state
+        m.r = self.engine.registers_address
+        self.registers = Record(Registers, self.engine.registers_address)
+        self.memory_map = MemoryMap(m, self.engine, configuration.memory, configuration.image.data)
+        self._describe_processor()
+        self._connect()
+        self._output: list[Callable[[str, bytes], None]] = []
+        self._observers: list[Callable[[np.ndarray[Any, Any]], None]] = []
+        self.wall_seconds = 0.0
+        self._slice_ticks = FIRST_SLICE_TICKS
+        self._interrupted = False
+        self._start_collecting()
+        for injection in configuration.inject:
+            self.inject(injection)
+
+    def _describe_processor(self) -> None:
+        m, configuration = self.state, self.configuration
+        m.platform.tsc_hz = configuration.frequency or self.profile.identity.tsc_hz
+        m.platform.lapic_hz = self.profile.identity.crystal_hz
+        reset_platform(m)
+        reset_processor(m, self.profile)
+        install_tlb(m, self.profile)
+        install_policy(m, configuration)
+        m.clock.limit = configuration.max_cycles << 4
+        m.trace.enabled = 1
+        m.engine.trap = int(NO_TRAP)
+
+    def _connect(self) -> None:
+        """Hand the native callbacks to Unicorn."""
+        m, engine = self.state, self.engine
+        native = m.engine
+        native.uc, native.state_address = engine.handle, m.address
+        (native.capstone16, native.capstone32, native.capstone64), native.capstone_insn = engine.open_disassemblers()
+        native.mnemonic_ticks = engine.mnemonic_ticks(instruction_costs.load(self.profile.instruction_costs).throughput_cycles())
+        self._code_buffer = np.zeros(3 * 4096, np.uint8)
+        native.code_buffer = self._code_buffer.ctypes.data
+        callbacks.vmxemu_translate.address, callbacks.vmxemu_step.address  # noqa: B018  (others call them by symbol)
+        native.io_callback = callbacks.on_io_site.address
+        engine.hook(UC_HOOK_TLB_FILL, callbacks.on_fill.address, m.address)
+        native.invalid_address = self._find_invalid_address()
+        engine.hook(UC_HOOK_INTR, callbacks.on_trap.address, m.address)
+        engine.hook(UC_HOOK_BLOCK, callbacks.on_block.address, m.address)
+        engine.hook(UC_HOOK_EDGE_GENERATED, callbacks.on_translation.address, m.address)
+        engine.map_device(VOID_HPA, 4096, callbacks.on_void_read.address, callbacks.on_void_write.address, m.address)
+        engine.map_device(DEVICE_BASE, DEVICE_BYTES, callbacks.on_device_read.address, callbacks.on_device_write.address, m.address)
+        self._translate = _native(callbacks.vmxemu_translate.address, 3)
+
+    def _find_invalid_address(self) -> int:
+        """With paging off nothing is mapped at the sentinel, so that its fetch fails."""
+        rip = int(self.registers.rip)
+        found = self.engine.find_invalid_address()
+        self.registers.rip = rip
+        self.state.engine.fill_failed = 0
+        return found
+
+    # ---- running -------------------------------------------------------------------------------------------------------------
+
+    def run(self, until: int | None = None, on_slice: Callable[["Machine"], None] | None = None) -> RunResult:
+        """Run until the guest ends, goes wrong, or `until` cycles have passed; `on_slice` is called about ten times a second.
+
+        KeyboardInterrupt (or `interrupt()` from a signal handler) ends the run with reason "interrupted".
+        """
+        m = self.state
+        native = _native(loop.run.address)
+        limit = (1 << 64) - 1 if until is None else until << 4
+        m.report.reason = int(report.RUNNING)
+        try:
+            while True:
+                m.clock.slice_end = min(int(m.clock.ticks) + self._slice_ticks, limit)
+                began = time.perf_counter()
+                reason = native(m.address)
+                spent = time.perf_counter() - began
+                self.wall_seconds += spent
+                self._drain()
+                if reason == report.SLICE_END:
+                    if int(m.clock.ticks) >= limit:
+                        return describe(self, int(report.UNTIL))
+                    self._adapt(spent)
+                elif reason not in (report.TRACE_FULL, report.RUNNING):
+                    return describe(self, reason)
+                if on_slice is not None:
+                    on_slice(self)
+                if self._interrupted:
+                    self._interrupted = False
+                    return describe(self, None)
+        except KeyboardInterrupt:
+            self._drain()
+            return describe(self, None)
+
+    def interrupt(self) -> None:
+        """Ask a running machine to stop at the end of its slice; safe in a signal handler."""
+        self._interrupted = True
+
+    def _adapt(self, spent: float) -> None:
+        """Slices are virtual time, so that they never change what the guest sees; their length follows the host's speed."""
+        if spent < SLICE_SECONDS / 2:
+            self._slice_ticks = min(self._slice_ticks * 2, 1 << 40)
+        elif spent > SLICE_SECONDS * 2:
+            self._slice_ticks = max(self._slice_ticks // 2, 1 << 16)
+
+    def _drain(self) -> None:
+        m = self.state
+        output = m.platform.output
+        count = int(output.count)
+        if count:
+            data, channels = output.byte.numpy[:count], output.channel.numpy[:count]
+            start = 0
+            for end in [*(np.flatnonzero(np.diff(channels)) + 1), count]:
+                name = CHANNELS.get(int(channels[start]), "serial")
+                for callback in self._output:
+                    callback(name, bytes(data[start:end]))
+                start = int(end)
+            output.count = 0
+        count = int(m.trace.count)
+        if count:
+            new = self._events_view()[:count].copy()
+            m.trace.count = 0
+            self._collect(new)
+            for observer in self._observers:
+                observer(new)
+
+    def _events_view(self) -> np.ndarray[Any, Any]:
+        trace = self.state.trace
+        start = Trace.FIELDS["events"].offset
+        return trace.bytes()[start : start + CAPACITY * Event.SIZE].view(DTYPE)
+
+    # ---- outside influence -----------------------------------------------------------------------------------------------------
+
+    def inject(self, injection: Injection | str) -> None:
+        """Schedule an error or interrupt: an Injection, or its text ('ce@cycle=5M,hpa=0x1f3000'). Raises InputError."""
+        if isinstance(injection, str):
+            injection = Injection.parse(injection)
+        self.configuration.check_injection(injection)
+        try:
+            schedule(self.state, injection)
+        except ValueError as problem:
+            raise InputError(f"injection {injection.text()!r}", str(problem)) from None
+
+    def on_output(self, callback: Callable[[str, bytes], None]) -> None:
+        """Call back with (channel, bytes) for what the guest prints; channels: serial, debug, debug402."""
+        self._output.append(callback)
+
+    def on_events(self, callback: Callable[[np.ndarray[Any, Any]], None]) -> None:
+        """Call back with each batch of new trace events (structured array with the fields of trace.layout.Event)."""
+        self._observers.append(callback)
+
+
+def _native(address: int, arguments: int = 1) -> Callable[..., int]:
+    return ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_uint64] * arguments)(address)
+
+
+__all__ = ["InputError", "Machine"]

@@ -1,0 +1,29 @@
+"""Compiling, or loading from the cache, everything native before a machine is built, with progress."""
+
+from collections.abc import Callable
+
+from vmxemu.jit import NativeCallback
+
+
+def warm_up(progress: Callable[[str, int, int], None] | None = None) -> None:
+    """Make every native callback ready; `progress(name, done, total)` is called before each."""
+    from vmxemu.machine import callbacks, loop
+
+    parts: list[tuple[str, NativeCallback]] = [
+        ("translation", callbacks.vmxemu_translate),
+        ("processor", callbacks.vmxemu_step),
+        ("run loop", loop.run),
+        ("page fills", callbacks.on_fill),
+        ("traps", callbacks.on_trap),
+        ("blocks", callbacks.on_block),
+        ("code survey", callbacks.on_translation),
+        ("port sites", callbacks.on_io_site),
+        ("device reads", callbacks.on_device_read),
+        ("device writes", callbacks.on_device_write),
+        ("void reads", callbacks.on_void_read),
+        ("void writes", callbacks.on_void_write),
+    ]
+    for number, (name, callback) in enumerate(parts):
+        if progress is not None:
+            progress(name, number, len(parts))
+        _ = callback.address

@@ -1,0 +1,83 @@
+"""VMM1's main loop body: what it does each time it gets control at the door."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmxemu import report
+
+from vmxemu.jit import kernel
+from vmxemu.outcome import DONE, STOPPED, VMFAIL, kind_of
+from vmxemu.outer import level1, level2
+from vmxemu.outer.decide import decide
+from vmxemu.outer.door import stands_at_door
+from vmxemu.outer.ept02 import eptp02
+from vmxemu.outer.guest_view import vmcs02, vmcs12
+from vmxemu.outer.virtual_events import deliver_waiting
+from vmxemu.isa import controls
+from vmxemu.timing import costs
+from vmxemu.timing.clock import charge_event
+from vmxemu.vmx.checks_controls import secondary_controls
+from vmxemu.vmx.entry import enter
+from vmxemu.vmx.vmcs import vmcs_at
+
+if TYPE_CHECKING:
+    from vmxemu.state import State
+
+U = np.uint64
+BASIC = U(0xFFFF)
+ENTRY_FAILURE = U(1 << 31)
+LEVEL_2 = U(2)
+
+
+@kernel
+def handle_exit(m: "State") -> int:
+    """If root software stands at the door, VMM1 deals with why and enters a virtual machine again; otherwise nothing.
+
+    DONE: the guest (or the ordinary host) goes on. STOPPED: m.report says why.
+    """
+    if not stands_at_door(m):
+        return DONE
+    charge_event(m, costs.VMM1_DISPATCH)
+    outer = m.outer
+    outcome = DONE
+    if outer.arrival != 0:
+        outcome = decide(m)
+        if m.cpu.in_smm != 0:
+            return DONE  # the firmware's SMM handler runs; RSM comes back to the door
+    elif outer.pending_exit != 0:
+        outer.pending_exit = 0
+        v = vmcs_at(m.vmx.host_address)
+        reason = v.vm_exit_reason
+        if reason & ENTRY_FAILURE != 0:
+            return broken(m, reason)
+        outcome = level2.handle(m, reason & BASIC) if outer.level == LEVEL_2 else level1.handle(m, reason & BASIC)
+    if outcome != DONE:
+        return outcome
+    deliver_waiting(m)
+    return resume(m)
+
+
+@kernel
+def resume(m: "State") -> int:
+    """Enter whatever runs next."""
+    if m.outer.level == LEVEL_2 and secondary_controls(vmcs12(m)) & controls.SECONDARY_EPT != 0:
+        vmcs02(m).ept_pointer = eptp02(m, vmcs12(m).ept_pointer)  # the arena may have been emptied meanwhile
+    outcome = enter(m, 0)
+    if kind_of(outcome) == VMFAIL:
+        return broken(m, outcome)
+    if m.vmx.non_root == 0:
+        return broken(m, vmcs_at(m.vmx.host_address).vm_exit_reason)
+    return DONE
+
+
+@kernel
+def broken(m: "State", value: int) -> int:
+    """A VM entry of VMM1 failed. It made the VMCS itself, so this is a defect of VMM1 or of the firmware that built VMCS01."""
+    m.report.reason = report.VMM1_FATAL
+    m.report.value = value
+    m.report.where = m.vmx.current
+    m.report.feature = m.vmx.failed_check
+    return STOPPED
+
+
