@@ -18,16 +18,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numba
 import llvmlite.binding as llvm
+import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.datamodel import models, register_default
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, infer_getattr, infer_global, signature
-from numba.extending import NativeValue, intrinsic, lower_cast, lower_getattr_generic, lower_setattr_generic, typeof_impl, unbox
+from numba.extending import (
+    NativeValue,
+    intrinsic,
+    lower_cast,
+    lower_getattr_generic,
+    lower_setattr_generic,
+    typeof_impl,
+    unbox,
+)
 
+from vmxemu import whole_program
 from vmxemu.layout import Layout, Record
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -124,12 +133,18 @@ def unsigned_literals(function: F) -> F:
 
 
 class Kernel:
-    """A compiled kernel. Called from Python, integers become unsigned 64-bit numbers; kernels call it directly."""
+    """A compiled kernel. Called from Python, integers become unsigned 64-bit numbers; kernels call it directly.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    `force_inline` is Numba's: True makes it part of each caller, False forbids that it inherits the wish from a caller.
+    """
+
+    def __init__(self, function: Callable[..., Any], force_inline: bool | None = None) -> None:
         self.function = unsigned_literals(function)
         _use_cache_of(function.__module__)
-        self.compiled = numba.njit(cache=CACHE, error_model="numpy", boundscheck=False)(self.function)
+        options = {} if force_inline is None else {"forceinline": force_inline}
+        options |= {"error_model": "numpy", "boundscheck": False}
+        self.compiled = numba.njit(cache=CACHE, **options)(self.function)
+        self._in_program = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(self.function)
         self.__doc__, self.__name__, self.__module__ = function.__doc__, function.__name__, function.__module__
 
     def __call__(self, *arguments: Any) -> Any:
@@ -137,7 +152,7 @@ class Kernel:
 
     @property
     def _numba_type_(self) -> Any:
-        return types.Dispatcher(self.compiled)
+        return types.Dispatcher(self._in_program if whole_program.active() else self.compiled)
 
 
 def kernel(function: F) -> F:
@@ -157,9 +172,11 @@ class NativeCallback:
         """Entry point; compiles, or loads from the cache, on first use."""
         if self._compiled is None:
             _use_cache_of(self.function.__module__)
-            self._compiled = numba.cfunc(self.sig, cache=CACHE, error_model="numpy")(self.function)
+            with whole_program.whole_program():
+                self._compiled = numba.cfunc(self.sig, cache=CACHE, error_model="numpy")(self.function)
+                address = self._compiled.address
             if self.symbol:
-                llvm.add_symbol(self.symbol, self._compiled.address)
+                llvm.add_symbol(self.symbol, address)
         return int(self._compiled.address)
 
 

@@ -3,11 +3,9 @@
 Bits 7:0 kind, 15:8 vector or basic exit reason, 16 error code present, 63:32 error code or detail.
 """
 
-import numpy as np
 
 from vmxemu.jit import kernel
-
-U = np.uint64
+from vmxemu.layout import u64 as U
 
 DONE = U(0)  # completed; an emulated instruction has retired and RIP has moved on
 FAULT = U(1)  # an exception: vector, error code; for #PF the linear address is in m.walk.gla

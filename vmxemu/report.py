@@ -1,10 +1,9 @@
 """Why a run stopped, as kernels say it."""
 
-import numpy as np
 
 from vmxemu.layout import Array, Layout, array, u64
+from vmxemu.layout import u64 as U
 
-U = np.uint64
 RUNNING, EXIT_PORT, SHUTDOWN_PORT, TRIPLE_FAULT, UNMODELLED_INSTRUCTION, UNMODELLED_DEVICE, CYCLE_LIMIT, HALTED_FOREVER, SLICE_END, \
     TRACE_FULL, PYTHON_DEVICE, UNMODELLED_FEATURE, ENGINE_ERROR, VMM1_FATAL, UNTIL = (U(i) for i in range(15))  # fmt: skip
 

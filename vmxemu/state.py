@@ -6,13 +6,13 @@ from vmxemu.layout import Layout, pointer
 from vmxemu.memory.layout import Memory
 from vmxemu.outer.layout import Outer
 from vmxemu.platform.layout import Platform
+from vmxemu.report import Report
 from vmxemu.smm.layout import Smm
 from vmxemu.timing.layout import Clock
 from vmxemu.trace.layout import Trace
 from vmxemu.translation.layout import Paging, Walk
 from vmxemu.translation.tlb_layout import Tlb
 from vmxemu.vmx.layout import Exit, Vmx
-from vmxemu.report import Report
 
 
 class State(Layout):

@@ -1,8 +1,9 @@
-"""CR0, CR3, CR4 and CR8: what software may write and what follows. SDM Vol. 2B, 'MOV - Move to/from Control Registers'; Vol. 3A, ch. 2."""
+"""CR0, CR3, CR4 and CR8: what software may write and what follows.
+
+SDM Vol. 2B, 'MOV - Move to/from Control Registers'; Vol. 3A, 'Control Registers'.
+"""
 
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from vmxemu.cpu.layout import CS, HF_CS64, SEG_L, TR
 from vmxemu.cpu.mode import refresh_mode
@@ -30,6 +31,7 @@ from vmxemu.isa.bits import (
     EFER_LME,
 )
 from vmxemu.jit import kernel
+from vmxemu.layout import u64
 from vmxemu.outcome import DONE, fault, fault_with
 from vmxemu.translation.invalidate import on_cr3_write, on_paging_change
 from vmxemu.translation.pdpte import load_pdptes
@@ -37,7 +39,7 @@ from vmxemu.translation.pdpte import load_pdptes
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
+U = u64
 CR0_EXISTS = U(bits.supported("CR0", frozenset()))  # other bits of the low half are ignored when written
 LMSW_CLEARS = CR0_MP | CR0_EM | CR0_TS
 LOW_HALF = U(0xFFFFFFFF)

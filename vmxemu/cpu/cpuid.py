@@ -2,17 +2,16 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.cpu.layout import HF_CS64, RAX, RBX, RCX, RDX
 from vmxemu.isa import cpuid
 from vmxemu.isa.bits import CR4_OSXSAVE, CR4_PKE
 from vmxemu.jit import kernel
+from vmxemu.layout import u64
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
+U = u64
 NO_ROW = U(0xFFFFFFFF)
 EXTENDED = U(0x80000000)
 HYPERVISOR_FIRST, HYPERVISOR_LAST = U(0x40000000), U(0x4FFFFFFF)

@@ -1,4 +1,7 @@
-"""MOV to and from debug registers. SDM Vol. 3B, 'Debug Registers'. Breakpoints by DR7 do not fire: hardware breakpoints are not modelled."""
+"""MOV to and from debug registers. SDM Vol. 3B, 'Debug Registers'.
+
+Breakpoints by DR7 do not fire: hardware breakpoints are not modelled.
+"""
 
 from typing import TYPE_CHECKING
 

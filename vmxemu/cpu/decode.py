@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.cpu.fetch import begin_fetch, next_byte, next_bytes
 from vmxemu.cpu.flags import RF, TF
 from vmxemu.cpu.layout import FS, GS, HF_CS32, HF_CS64
@@ -27,12 +25,13 @@ from vmxemu.cpu.opcodes import (
 )
 from vmxemu.cpu.operand import read_modrm, resolve_operand
 from vmxemu.jit import kernel
+from vmxemu.layout import u64
 from vmxemu.outcome import DONE
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
+U = u64
 OPERAND_SIZE, ADDRESS_SIZE, LOCK, REPNE, REP = U(1), U(2), U(4), U(8), U(16)  # bits of insn.prefixes
 NO_REGISTER = U(16)
 REX_W = U(8)
@@ -80,7 +79,7 @@ def _read_opcode(m: "State") -> int:
         byte = next_byte(m)
     if byte != 0x0F:
         insn.opcode = byte
-        return ONE_BYTE[byte]
+        return U(ONE_BYTE[byte])
     byte = next_byte(m)
     insn.opcode = 0x0F00 | byte
     if byte == 0x38:
@@ -89,7 +88,7 @@ def _read_opcode(m: "State") -> int:
     if byte == 0x3A:
         insn.opcode = 0x0F3A00 | next_byte(m)
         return MODRM | IMM8
-    return TWO_BYTE[byte]
+    return U(TWO_BYTE[byte])
 
 
 @kernel
@@ -139,7 +138,7 @@ def _immediate_bytes(m: "State", shape: int) -> int:
 
 @kernel
 def decode(m: "State") -> int:
-    """Decode the instruction at CS:RIP into `m.cpu.insn`. Outcomes: DONE, what the fetch met, #GP(0) beyond 15 bytes."""
+    """Decode the instruction at CS:RIP into `m.cpu.insn`. DONE, what the fetch met, or #GP(0) beyond 15 bytes."""
     insn = m.cpu.insn
     insn.prefixes = 0
     insn.rex = 0

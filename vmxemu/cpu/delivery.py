@@ -1,11 +1,10 @@
 """Delivery of interrupts and exceptions through the IVT or the IDT. SDM Vol. 3A, 'Interrupt and Exception Handling'.
 
-A delivery that fails leaves the registers as they were and returns the fault; the caller combines it with the event (`escalate`).
+A delivery that fails leaves the registers as they were and returns the fault; the caller combines it with the event
+(`escalate`).
 """
 
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from vmxemu.cpu.delivery_long import deliver_long
 from vmxemu.cpu.delivery_protected import deliver_protected
@@ -15,12 +14,13 @@ from vmxemu.cpu.nmi import block_nmi
 from vmxemu.isa import exceptions
 from vmxemu.isa.bits import CR0_PE, DR7_GD, EFER_LMA
 from vmxemu.jit import kernel
+from vmxemu.layout import u64
 from vmxemu.outcome import DONE
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
+U = u64
 EXTERNAL_INTERRUPT, NMI, HARDWARE_EXCEPTION, SOFTWARE_INTERRUPT, PRIVILEGED_SOFTWARE_EXCEPTION, SOFTWARE_EXCEPTION = (
     U(kind) for kind in (0, 2, 3, 4, 5, 6)
 )
@@ -44,7 +44,10 @@ def _begin(m: "State", vector: int, kind: int) -> None:
 
 @kernel
 def deliver_once(m: "State", vector: int, info: int, error_code: int, next_rip: int) -> int:
-    """Deliver one event; `next_rip` is the return address. DONE, a fault on the way, another outcome of its memory accesses, UNMODELLED."""
+    """Deliver one event; `next_rip` is the return address.
+
+    Outcomes: DONE, a fault on the way, what else its memory accesses met, UNMODELLED (task gate).
+    """
     kind = kind_of_event(info)
     _begin(m, vector, kind)
     if m.r.cr[0] & CR0_PE == 0:
@@ -78,7 +81,7 @@ def severity(vector: int) -> int:
 
 @kernel
 def escalate(first: int, second: int) -> int:
-    """What a fault `second` during the delivery of exception `first` becomes: `second` itself, #DF, or 100h for a triple fault.
+    """What a fault `second` during the delivery of exception `first` becomes: itself, #DF, or 100h for a triple fault.
 
     SDM Vol. 3A, 'Interrupt 8 - Double Fault Exception (#DF)'.
     """

@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.cpu.descriptors import SYSTEM_READ, load_null
 from vmxemu.cpu.frame import commit_stack, push_value, saved_flags, set_access
 from vmxemu.cpu.gate import check_gate, enter_handler, read_gate, read_handler_segment, selector_error
@@ -12,13 +10,14 @@ from vmxemu.cpu.mode import cpl, is_canonical
 from vmxemu.cpu.operand import ALL_ONES
 from vmxemu.isa import exceptions
 from vmxemu.jit import kernel
+from vmxemu.layout import u64
 from vmxemu.outcome import DONE, fault_with
 from vmxemu.translation.access import read_linear
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
+U = u64
 INTERRUPT_GATE, TRAP_GATE = U(14), U(15)
 FIRST_RSP, FIRST_IST = U(4), U(36)  # offsets in the 64-bit TSS
 ALIGNED = U(0xFFFFFFFFFFFFFFF0)

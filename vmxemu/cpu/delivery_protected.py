@@ -1,4 +1,7 @@
-"""Delivery through the IDT of protected mode, from virtual-8086 mode too. SDM Vol. 2A, 'INT n'; Vol. 3A, 'Interrupt and Exception Handling'."""
+"""Delivery through the IDT of protected mode, from virtual-8086 mode too.
+
+SDM Vol. 2A, 'INT n'; Vol. 3A, 'Interrupt and Exception Handling'.
+"""
 
 from typing import TYPE_CHECKING
 

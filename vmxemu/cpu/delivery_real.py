@@ -1,4 +1,4 @@
-"""Delivery through the real-mode interrupt vector table. SDM Vol. 3B, 'Interrupt and Exception Handling' in real-address mode."""
+"""Delivery through the real-mode interrupt vector table. SDM Vol. 3B, 'Real-Address Mode'."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Segment descriptors: reading them from the GDT or LDT, and what their bits say. SDM Vol. 3A, 'Segment Descriptors'."""
+"""Segment descriptors: reading them from GDT or LDT, and what their bits say. SDM Vol. 3A, 'Segment Descriptors'."""
 
 from typing import TYPE_CHECKING
 

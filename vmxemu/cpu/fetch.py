@@ -2,11 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.cpu.layout import CS, HF_CS64, Instruction
 from vmxemu.isa import exceptions
 from vmxemu.jit import address_of, copy_bytes, kernel, load64, store64
+from vmxemu.layout import u64
 from vmxemu.memory.physical import host_address
 from vmxemu.outcome import DONE, fault_with
 from vmxemu.translation.layout import FETCH
@@ -15,7 +14,7 @@ from vmxemu.translation.translate import translate
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
+U = u64
 LONGEST = U(15)
 CODE_OFFSET = U(Instruction.FIELDS["code"].offset)
 PAGE_MASK = U(0xFFF)

@@ -1,4 +1,4 @@
-"""The stack frame that an event's delivery builds, on a stack pointer that only a successful end makes the processor's own."""
+"""The stack frame that an event's delivery builds. Only its successful end moves the processor's stack pointer."""
 
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 U = u64
 LOW_HALF = U(0xFFFFFFFF)
 HARDWARE_EXCEPTION = U(3)
-# Bit n: exception n is a fault, whose saved RFLAGS has RF set. #DB is left out: here it is a trap or a general-detect fault.
+# Bit n: exception n is a fault, whose saved RFLAGS has RF set. #DB is left out: here it is a trap or general detect.
 FAULTS = U(sum(1 << row.vector for row in exceptions.ROWS if row.kind == "fault"))
 
 

@@ -1,4 +1,7 @@
-"""Opcode group 7 (0F 01): descriptor tables, LMSW, SMSW, INVLPG, MONITOR, MWAIT, CLAC, STAC, XSETBV, RDTSCP. SDM Vol. 2D, App. A."""
+"""Opcode group 7 (0F 01): descriptor tables, LMSW, SMSW, INVLPG, MONITOR, MWAIT, CLAC, STAC, XSETBV, RDTSCP.
+
+SDM Vol. 2D, App. A.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -53,7 +56,7 @@ def _monitor(m: "State") -> int:
 
 @kernel
 def _mwait(m: "State") -> int:
-    """MWAIT waits like HLT. With interrupts off it would wait for a store that no other processor makes, and goes on at once."""
+    """MWAIT waits like HLT. With interrupts off it would wait for a store that nobody makes: it goes on at once."""
     if m.r.gpr[RCX] & LOW_HALF & ~BREAK_ON_INTERRUPT != 0:
         return fault_with(exceptions.GP, 0)
     armed = m.cpu.monitor_armed

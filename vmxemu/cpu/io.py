@@ -1,4 +1,4 @@
-"""IN, OUT, INS and OUTS: what they access, whether they may, and the memory side of the string forms. SDM Vol. 1, 'Input/Output'."""
+"""IN, OUT, INS and OUTS: what they access, whether they may, and the string forms' memory side. SDM Vol. 1, ch. 19."""
 
 from typing import TYPE_CHECKING
 

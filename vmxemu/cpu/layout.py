@@ -92,8 +92,9 @@ class Registers(Layout):
 
 
 EXPECTED_OFFSETS = {
-    "rip": 128, "eflags": 136, "mode": 176, "seg": 184, "cr": 424, "efer": 592, "sysenter_cs": 4800, "star": 4824, "lstar": 4840,
-    "tsc_aux": 4896, "pat": 5280, "error_code": 5384, "dr": 5400, "vmcb": 5504, "intercept": 5520, "intercept_exceptions": 5536,
+    "rip": 128, "eflags": 136, "mode": 176, "seg": 184, "cr": 424, "efer": 592, "sysenter_cs": 4800, "star": 4824,
+    "lstar": 4840, "tsc_aux": 4896, "pat": 5280, "error_code": 5384, "dr": 5400, "vmcb": 5504, "intercept": 5520,
+    "intercept_exceptions": 5536,
 }  # fmt: skip
 
 

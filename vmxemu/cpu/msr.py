@@ -2,14 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.cpu.layout import FS, GS, RAX, RCX, RDX
 from vmxemu.cpu.msr_table import may_read, may_write
 from vmxemu.cpu.mtrr import is_mtrr, read_mtrr, write_mtrr
 from vmxemu.isa import exceptions, msrs
 from vmxemu.isa.bits import CR0_PG, EFER_LMA, EFER_LME, EFER_NXE
 from vmxemu.jit import kernel
+from vmxemu.layout import u64
 from vmxemu.outcome import DONE, fault_with
 from vmxemu.timing.clock import now_cycles, read_tsc
 from vmxemu.translation.invalidate import on_paging_change
@@ -17,7 +16,7 @@ from vmxemu.translation.invalidate import on_paging_change
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
+U = u64
 LOCKED = U(1)
 LOW_HALF = U(0xFFFFFFFF)
 
@@ -227,7 +226,7 @@ def _write_other(m: "State", index: int, value: int) -> int:
         cpu.spec_ctrl = value
     elif index == msrs.IA32_XSS and value != 0:  # no supervisor state component exists here
         return _refused()
-    # The rest are commands without effect here: PRED_CMD, FLUSH_CMD, BIOS_UPDT_TRIG, BIOS_SIGN_ID, PERF_CTL, MPERF, APERF.
+    # The rest have no effect here: PRED_CMD, FLUSH_CMD, BIOS_UPDT_TRIG, BIOS_SIGN_ID, PERF_CTL, MPERF, APERF.
     return DONE
 
 

@@ -1,4 +1,7 @@
-"""The MSRs of this room as arrays for kernels: which exist, which bits are reserved, what else WRMSR checks. From isa/msrs.csv."""
+"""The MSRs of this room as arrays for kernels: which exist, which bits are reserved, what else WRMSR checks.
+
+From isa/msrs.csv.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +18,14 @@ if TYPE_CHECKING:
 
 U = u64
 OWN = frozenset(
-    """IA32_TIME_STAMP_COUNTER IA32_PLATFORM_ID MSR_SMI_COUNT IA32_FEATURE_CONTROL IA32_TSC_ADJUST IA32_SPEC_CTRL IA32_PRED_CMD
-    IA32_BIOS_UPDT_TRIG IA32_BIOS_SIGN_ID IA32_SMM_MONITOR_CTL IA32_SMBASE MSR_PLATFORM_INFO IA32_MPERF IA32_APERF IA32_MTRRCAP
-    IA32_ARCH_CAPABILITIES IA32_FLUSH_CMD IA32_SYSENTER_CS IA32_SYSENTER_ESP IA32_SYSENTER_EIP IA32_MISC_ENABLE IA32_DEBUGCTL
-    IA32_SMRR_PHYSBASE IA32_SMRR_PHYSMASK IA32_PAT IA32_MTRR_DEF_TYPE IA32_XSS IA32_EFER IA32_STAR IA32_LSTAR IA32_CSTAR IA32_FMASK
-    IA32_FS_BASE IA32_GS_BASE IA32_KERNEL_GS_BASE IA32_TSC_AUX IA32_PERF_STATUS IA32_PERF_CTL""".split()
+    """
+    IA32_TIME_STAMP_COUNTER IA32_PLATFORM_ID MSR_SMI_COUNT IA32_FEATURE_CONTROL IA32_TSC_ADJUST IA32_SPEC_CTRL
+    IA32_PRED_CMD IA32_BIOS_UPDT_TRIG IA32_BIOS_SIGN_ID IA32_SMM_MONITOR_CTL IA32_SMBASE MSR_PLATFORM_INFO
+    IA32_MPERF IA32_APERF IA32_MTRRCAP IA32_ARCH_CAPABILITIES IA32_FLUSH_CMD IA32_SYSENTER_CS IA32_SYSENTER_ESP
+    IA32_SYSENTER_EIP IA32_MISC_ENABLE IA32_DEBUGCTL IA32_SMRR_PHYSBASE IA32_SMRR_PHYSMASK IA32_PAT
+    IA32_MTRR_DEF_TYPE IA32_XSS IA32_EFER IA32_STAR IA32_LSTAR IA32_CSTAR IA32_FMASK IA32_FS_BASE IA32_GS_BASE
+    IA32_KERNEL_GS_BASE IA32_TSC_AUX IA32_PERF_STATUS IA32_PERF_CTL
+    """.split()
 )
 CANONICAL, PHYSICAL, MEMORY_TYPE, MEMORY_TYPES, PAT_TYPES = (U(1 << bit) for bit in range(5))
 CHECKS = {
@@ -48,7 +54,10 @@ MTRR_TYPES, PAT_ALLOWED = U(0x73), U(0xF3)
 
 
 def hide_absent_msrs(m: Any, names: frozenset[str]) -> None:
-    """Make RDMSR and WRMSR fault for MSRs that depend on something outside `names` (CPUID features, VMX controls, MCG_CAP flags)."""
+    """Make RDMSR and WRMSR fault for MSRs that depend on something outside `names`.
+
+    `names` are the profile's CPUID features, VMX controls and MCG_CAP flags.
+    """
     for number, row in enumerate(ROWS):
         exists = all(any(choice in names for choice in part.split("|")) for part in row.exists_if.split("&") if part)
         word, bit = divmod(number, 64)

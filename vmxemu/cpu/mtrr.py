@@ -1,16 +1,15 @@
-"""Memory type range registers: kept, and without effect (no memory types here). SDM Vol. 3A, 'Memory Type Range Registers'."""
+"""Memory type range registers: kept, without effect. SDM Vol. 3A, 'Memory Type Range Registers'."""
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.isa import msrs
 from vmxemu.jit import kernel
+from vmxemu.layout import u64
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
+U = u64
 CAPABILITIES = U(msrs.BY_NAME["IA32_MTRRCAP"].reset or 0)
 FIRST, LAST = msrs.IA32_MTRR_PHYSBASE0, msrs.IA32_MTRR_PHYSMASK9
 

@@ -22,7 +22,7 @@ def block_nmi(m: "State") -> None:
 
 @kernel
 def unblock_nmi(m: "State") -> None:
-    """IRET is about to run natively: NMIs arrive again once it has (the shadow lasts one instruction), and it stops no more.
+    """IRET is about to run natively: NMIs arrive again once it has (the shadow covers it), and it stops no more.
 
     vmx/ programs the intercepts afresh where it wants to see IRET for another reason.
     """

@@ -4,10 +4,13 @@ VEX and EVEX encodings have no shape here: the processor that is modelled has no
 """
 
 from collections.abc import Iterable
+from typing import Any, TypeAlias
 
 import numpy as np
 
-U = np.uint64
+from vmxemu.layout import u64
+
+U = u64
 (
     NO_IMMEDIATE,
     IMM8,
@@ -24,10 +27,10 @@ U = np.uint64
 SHAPE = U(15)  # mask of the above
 MODRM = U(16)
 
-Table = "np.ndarray[tuple[int], np.dtype[np.uint64]]"
+Table: TypeAlias = "np.ndarray[Any, np.dtype[np.uint64]]"
 
 
-def _set(table: Table, opcodes: Iterable[int], value: np.uint64) -> None:
+def _set(table: Table, opcodes: Iterable[int], value: int) -> None:
     for opcode in opcodes:
         table[opcode] = value
 

@@ -1,8 +1,9 @@
-"""PUSHF and POPF in every mode. SDM Vol. 2B. CR4.VME's interrupt redirection is not modelled: IOPL below 3 is #GP(0) in virtual-8086 mode."""
+"""PUSHF and POPF in every mode. SDM Vol. 2B.
+
+CR4.VME is not modelled: in virtual-8086 mode IOPL below 3 is always #GP(0).
+"""
 
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from vmxemu.cpu.decode import OPERAND_SIZE, advance
 from vmxemu.cpu.flags import AC, IF, IOPL, IOPL_SHIFT, RF, VIF, VIP, VM, WRITABLE, read_flags, write_flags
@@ -12,12 +13,13 @@ from vmxemu.cpu.stack import pop, push
 from vmxemu.isa import exceptions
 from vmxemu.isa.bits import CR4_SMAP
 from vmxemu.jit import kernel
+from vmxemu.layout import u64
 from vmxemu.outcome import DONE, fault_with
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
+U = u64
 NOT_POPPED = VM | RF | VIF | VIP  # unchanged by POPF; RF is cleared
 LOW_WORD = U(0xFFFF)
 

@@ -1,20 +1,19 @@
-"""RDRAND and RDSEED from a generator of our own, so that runs repeat. SDM Vol. 2B. The generator is SplitMix64; it is not secure."""
+"""RDRAND and RDSEED from a generator of our own (SplitMix64, not secure), so that runs repeat. SDM Vol. 2B."""
 
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from vmxemu.cpu.cpuid import has_feature_ebx, has_feature_ecx
 from vmxemu.cpu.decode import REP, REPNE, advance
 from vmxemu.cpu.flags import ARITHMETIC, CF, read_flags, write_flags
 from vmxemu.cpu.mov_cr import write_gpr
 from vmxemu.jit import kernel
+from vmxemu.layout import u64
 from vmxemu.outcome import DONE, NOT_MINE
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
+U = u64
 RDRAND, RDSEED = U(6), U(7)  # ModRM.reg in group 9
 HAS_RDRAND, HAS_RDSEED = U(1 << 30), U(1 << 18)  # CPUID.1:ECX, CPUID.7:EBX
 STEP, FIRST_FACTOR, SECOND_FACTOR = U(0x9E3779B97F4A7C15), U(0xBF58476D1CE4E5B9), U(0x94D049BB133111EB)

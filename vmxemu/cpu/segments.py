@@ -1,8 +1,6 @@
-"""The system-segment and descriptor-table registers as instructions: LLDT, LTR, SLDT, STR, LGDT, LIDT, SGDT, SIDT. SDM Vol. 2."""
+"""System-segment and descriptor-table instructions: LLDT, LTR, SLDT, STR, LGDT, LIDT, SGDT, SIDT. SDM Vol. 2."""
 
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from vmxemu.cpu.descriptors import (
     PRESENT,
@@ -21,6 +19,7 @@ from vmxemu.cpu.mov_cr import read_operand_16, write_operand_16
 from vmxemu.isa import exceptions
 from vmxemu.isa.bits import CR4_UMIP, EFER_LMA
 from vmxemu.jit import kernel
+from vmxemu.layout import u64
 from vmxemu.outcome import DONE, fault, fault_with
 from vmxemu.translation.access import read_linear, write_linear
 from vmxemu.translation.layout import READ, WRITE
@@ -28,7 +27,7 @@ from vmxemu.translation.layout import READ, WRITE
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
+U = u64
 SLDT, STR, LLDT, LTR = U(0), U(1), U(2), U(3)  # ModRM.reg in group 6 (0F 00)
 SGDT, SIDT, LGDT, LIDT = U(0), U(1), U(2), U(3)  # ModRM.reg in group 7 (0F 01), memory forms
 LDT_TYPE, TSS_16_AVAILABLE, TSS_AVAILABLE = U(2), U(1), U(9)

@@ -31,7 +31,7 @@ def _pend(m: "State", vector: int, kind: int) -> int:
 
 @kernel
 def emulate_int(m: "State") -> int:
-    """Make the decoded instruction the pending event. RETRY: the event waits; DONE: INTO found no overflow and has retired."""
+    """Make the decoded instruction the pending event. RETRY: the event waits; DONE: INTO has retired without one."""
     insn = m.cpu.insn
     if insn.opcode == INT_N:
         return _pend(m, insn.immediate & 0xFF, SOFTWARE_INTERRUPT)

@@ -2,12 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.cpu.layout import HF_CS64, HF_SS32, RSP, SS
 from vmxemu.cpu.operand import ALL_ONES, linear_of
 from vmxemu.isa import exceptions
 from vmxemu.jit import kernel
+from vmxemu.layout import u64
 from vmxemu.outcome import DONE, fault_with
 from vmxemu.translation.access import read_linear, write_linear
 from vmxemu.translation.layout import READ, WRITE
@@ -15,7 +14,7 @@ from vmxemu.translation.layout import READ, WRITE
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
+U = u64
 
 
 @kernel

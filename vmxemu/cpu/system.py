@@ -1,7 +1,7 @@
 """Sensitive instructions that stopped before they took effect: what they do when no VM exit takes them. SDM Vol. 2.
 
-`emulate` goes by the decoded opcode, so that it does not matter whether Unicorn stopped at an interception or at #UD. Each instruction
-checks its own conditions: the interception may come before Unicorn's checks.
+`emulate` goes by the decoded opcode, so that it does not matter whether Unicorn stopped at an interception or at #UD.
+Each instruction checks its own conditions: the interception may come before Unicorn's checks.
 """
 
 from typing import TYPE_CHECKING
@@ -114,7 +114,7 @@ def _two_byte(m: "State", opcode: int) -> int:
 
 @kernel
 def emulate(m: "State", trap: int) -> int:
-    """Execute the decoded instruction. DONE: it has retired. RETRY: an event waits in m.cpu.event_*, or IRET may run natively.
+    """Execute the decoded instruction. DONE: it has retired. RETRY: an event waits in m.cpu.event_*, or IRET shall run.
 
     NOT_MINE: unknown here, thus #UD unless another room knows it (VMX instructions, RSM, RDMSR, WRMSR, IN, OUT).
     """

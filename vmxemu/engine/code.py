@@ -13,11 +13,11 @@ from vmxemu.cpu.layout import HF_CS32, HF_CS64
 from vmxemu.engine.layout import BLOCKS, IO_SITES
 from vmxemu.engine.library import disassemble_next, hook_add
 from vmxemu.jit import address_of, kernel, load8, load32, load64, store64
+from vmxemu.layout import u64 as U
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 HOOK_CODE = np.int32(UC_HOOK_CODE)
 LEA, NOP = U(x86.X86_INS_LEA), U(x86.X86_INS_NOP)
 IO_INSTRUCTIONS = np.array(
@@ -105,7 +105,7 @@ def survey_block(m: "State", linear: int, size: int, host: int) -> bool:
     ticks, instructions, hooked = 0, 0, False
     handle = capstone_handle(m)
     while load64(at + 8) > 0:
-        if not disassemble_next(handle, at, at + 8, at + 16, insn):
+        if disassemble_next(handle, at, at + 8, at + 16, insn) == 0:
             break
         number = load32(insn)
         row = engine.mnemonic_ticks + number * TICKS_ROW

@@ -12,13 +12,13 @@ import numpy as np
 from vmxemu.cpu.layout import HF_SMAP
 from vmxemu.engine.library import CONTROL_TB_FLUSH, CONTROL_TB_REMOVE, CONTROL_TLB_FLUSH, uc_control, uc_control_range
 from vmxemu.jit import kernel, load8, load64, store8
+from vmxemu.layout import u64 as U
 from vmxemu.memory.layout import HOLDS_CODE
 from vmxemu.memory.physical import ALL_ONES, DIRTY_CODE_CAPACITY, frame_index
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 TLB_FLUSH, TB_FLUSH, TB_REMOVE = np.int32(CONTROL_TLB_FLUSH), np.int32(CONTROL_TB_FLUSH), np.int32(CONTROL_TB_REMOVE)
 PHYSICAL_WINDOW = U(0x8000_0000_0000)  # non-canonical linear addresses that the fill maps to physical memory one to one
 AC = U(1 << 18)

@@ -1,10 +1,9 @@
 """The engine's own state."""
 
-import numpy as np
 
 from vmxemu.layout import Array, Layout, array, u64
+from vmxemu.layout import u64 as U
 
-U = np.uint64
 BLOCKS = U(1 << 15)
 IO_SITES = U(1 << 12)
 NO_TRAP = U(0xFFFFFFFFFFFFFFFF)

@@ -23,7 +23,7 @@ emu_stop = types.ExternalFunction("uc_emu_stop", I32(U64))
 uc_control = types.ExternalFunction("uc_ctl", I32(U64, I32))
 uc_control_range = types.ExternalFunction("uc_ctl", I32(U64, I32, U64, U64))
 hook_add = types.ExternalFunction("uc_hook_add", I32(U64, U64, I32, U64, U64, U64, U64))
-disassemble_next = types.ExternalFunction("cs_disasm_iter", types.boolean(U64, U64, U64, U64, U64))
+disassemble_next = types.ExternalFunction("cs_disasm_iter", types.uint8(U64, U64, U64, U64, U64))
 
 
 def _control(direction: int, what: int, arguments: int) -> Any:

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vmxemu.machine.machine import Machine
-    from vmxemu.machine.result import RunResult
     from vmxemu.machine.readiness import warm_up
+    from vmxemu.machine.result import RunResult
 
 __all__ = ["Machine", "RunResult", "warm_up"]
 

@@ -3,7 +3,6 @@
 `vmxemu_step` and `vmxemu_translate` are compiled once and called by symbol, from here and from the run loop.
 """
 
-import numpy as np
 from numba import types
 from unicorn.unicorn_const import UC_MEM_FETCH, UC_MEM_WRITE
 
@@ -14,18 +13,18 @@ from vmxemu.engine.library import emu_stop
 from vmxemu.engine.unicorn_engine import ROM_SINK_HPA as _ROM_SINK
 from vmxemu.engine.unicorn_engine import VOID_HPA as _VOID
 from vmxemu.jit import cast_to, copy_bytes, kernel, load8, load64, native_callback, store64
-from vmxemu.machine.traps import FILL_TRAP, settle, take
+from vmxemu.layout import u64 as U
 from vmxemu.machine import event_poll
+from vmxemu.machine.faults import FILL_NOWHERE, FILL_POISON, FILL_TRANSLATION
+from vmxemu.machine.traps import settle, take
 from vmxemu.memory.layout import POISONED
-from vmxemu.memory.physical import ALL_ONES, frame_index, hidden_smram, ram_offset
+from vmxemu.memory.physical import ALL_ONES, hidden_smram, ram_offset
 from vmxemu.outcome import DONE, NOT_MINE
 from vmxemu.platform.mmio import is_device, mmio_read, mmio_write
 from vmxemu.state import State
-from vmxemu.machine.faults import FILL_NOWHERE, FILL_POISON, FILL_TRANSLATION
 from vmxemu.translation.layout import FETCH, IMPLICIT_SUPERVISOR, PERMIT_EXECUTE, PERMIT_READ, PERMIT_WRITE, READ, WRITE
 from vmxemu.translation.translate import translate
 
-U = np.uint64
 U32, U64, I32 = types.uint32, types.uint64, types.int32
 state_at = cast_to(State)
 MEM_FETCH, MEM_WRITE = U(UC_MEM_FETCH), U(UC_MEM_WRITE)

@@ -3,12 +3,11 @@ Simultaneous Exceptions and Interrupts')."""
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu import report
 from vmxemu.cpu.layout import ACTIVE, HALTED, HF_INHIBIT_IRQ
-from vmxemu.isa import exceptions, exits
+from vmxemu.isa import exceptions
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.machine.traps import EVENT_VALID, pend
 from vmxemu.outcome import DONE, NOT_MINE, STOPPED
 from vmxemu.outer import trap as management_trap
@@ -30,7 +29,6 @@ from vmxemu.vmx.intercepts import program
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 VM1_ADDRESS, VM2_ADDRESS = U(1 << 32), U(1 << 33)
 GUEST_ADDRESS = VM1_ADDRESS | VM2_ADDRESS
 NONE = U(256)

@@ -2,15 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu import report
 from vmxemu.cpu.layout import CS
 from vmxemu.isa import exceptions, exits
 from vmxemu.jit import kernel, load64
+from vmxemu.layout import u64 as U
 from vmxemu.memory.frames import is_poisoned
 from vmxemu.memory.physical import host_address
-from vmxemu.outcome import DONE, EPT_VIOLATION, FAULT, POISON, RETRY, STOPPED, kind_of, vm_exit, vector_of
+from vmxemu.outcome import DONE, EPT_VIOLATION, FAULT, POISON, RETRY, STOPPED, kind_of, vector_of, vm_exit
 from vmxemu.platform.mca import log_consumption
 from vmxemu.translation.access import read_linear
 from vmxemu.translation.layout import FETCH, IMPLICIT_SUPERVISOR
@@ -19,7 +18,6 @@ from vmxemu.translation.translate import translate
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 FILL_TRANSLATION, FILL_POISON, FILL_NOWHERE = U(1), U(2), U(3)
 CPL3 = U(3)
 

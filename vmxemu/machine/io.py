@@ -2,13 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu import report
 from vmxemu.cpu import io as cpu_io
 from vmxemu.cpu.decode import advance
 from vmxemu.cpu.layout import RAX
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.outcome import DONE, NOT_MINE, RETRY, STOPPED
 from vmxemu.platform.ports import port_in, port_out
 from vmxemu.timing import costs
@@ -17,7 +16,6 @@ from vmxemu.timing.clock import charge_event
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 
 
 ELEMENTS_A_TURN = U(4096)

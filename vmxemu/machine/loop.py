@@ -11,6 +11,7 @@ from vmxemu.engine.coherence import drop_code
 from vmxemu.engine.layout import NO_TRAP
 from vmxemu.engine.library import emu_start
 from vmxemu.jit import kernel, native_callback
+from vmxemu.layout import u64 as U
 from vmxemu.machine.callbacks import POLL_TRAP, before_guest, state_at, step_symbol
 from vmxemu.machine.traps import FILL_TRAP
 from vmxemu.memory.physical import ALL_ONES
@@ -21,7 +22,6 @@ from vmxemu.trace.layout import CAPACITY as _CAPACITY
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 UC_OK, UC_EXCEPTION = np.int32(0), np.int32(21)
 TRACE_HIGH_WATER = U(_CAPACITY - 4096)
 NOTHING_HAPPENS = U(100_000)

@@ -16,11 +16,11 @@ from vmxemu.engine.unicorn_engine import VOID_HPA, UnicornEngine
 from vmxemu.isa import cpus, instruction_costs
 from vmxemu.layout import Record
 from vmxemu.machine import callbacks, loop
+from vmxemu.machine.injection import schedule
 from vmxemu.machine.memory_map import DEVICE_BASE, DEVICE_BYTES, MemoryMap
+from vmxemu.machine.reset import reset_processor
 from vmxemu.machine.result import RunResult, describe
 from vmxemu.machine.tlb_profile import install_tlb
-from vmxemu.machine.injection import schedule
-from vmxemu.machine.reset import reset_processor
 from vmxemu.machine.view import View
 from vmxemu.outer.policy import install_policy
 from vmxemu.platform.reset import reset as reset_platform
@@ -45,8 +45,8 @@ class Machine(View):
         m.r = self.engine.registers_address
         self.registers = Record(Registers, self.engine.registers_address)
         self.memory_map = MemoryMap(m, self.engine, configuration.memory, configuration.image.data)
-        self._describe_processor()
         self._connect()
+        self._describe_processor()
         self._output: list[Callable[[str, bytes], None]] = []
         self._observers: list[Callable[[np.ndarray[Any, Any]], None]] = []
         self.wall_seconds = 0.0
@@ -89,10 +89,8 @@ class Machine(View):
         self._translate = _native(callbacks.vmxemu_translate.address, 3)
 
     def _find_invalid_address(self) -> int:
-        """With paging off nothing is mapped at the sentinel, so that its fetch fails."""
-        rip = int(self.registers.rip)
+        """Before the reset the engine is in 64-bit mode, where the sentinel is a possible address; with paging off nothing is there."""
         found = self.engine.find_invalid_address()
-        self.registers.rip = rip
         self.state.engine.fill_failed = 0
         return found
 

@@ -2,13 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.cpu import msr as cpu_msr
 from vmxemu.cpu.decode import advance
 from vmxemu.cpu.layout import RAX, RCX, RDX
 from vmxemu.isa import exceptions
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.machine import own_msr
 from vmxemu.outcome import DONE, NOT_MINE, fault_with
 from vmxemu.platform import msr as platform_msr
@@ -18,7 +17,6 @@ from vmxemu.timing.clock import charge_event
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 LOW = U(0xFFFFFFFF)
 WRMSR = U(0x0F30)
 

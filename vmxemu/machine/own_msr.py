@@ -2,10 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.isa import exceptions, msrs
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.outcome import DONE, NOT_MINE, fault_with
 from vmxemu.trace import events
 from vmxemu.trace.emit import emit
@@ -13,7 +12,6 @@ from vmxemu.trace.emit import emit
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 TRAP_ENABLE, TRAP_LOCK = U(1), U(2)
 REFUSED_DOOR, REFUSED_PHASE, REFUSED_TRAP, REFUSED_SMRAM = U(1), U(2), U(3), U(4)
 

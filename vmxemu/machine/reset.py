@@ -2,7 +2,7 @@
 
 from vmxemu.cpu.layout import CS, GDTR, IDTR, LDTR, RDX, TR
 from vmxemu.cpu.mode import refresh_mode
-from vmxemu.isa import bits, cpuid, msrs
+from vmxemu.isa import bits, msrs
 from vmxemu.isa.cpus import CpuProfile
 from vmxemu.layout import Record
 from vmxemu.timing import costs
@@ -10,6 +10,7 @@ from vmxemu.vmx.intercepts import program
 from vmxemu.vmx.vmcs import NO_VMCS
 
 DATA_FLAGS, CODE_FLAGS, LDT_FLAGS, TSS_FLAGS = 0x9300, 0x9B00, 0x8200, 0x8B00
+SUBLEAF_LEAVES = frozenset((4, 7, 0xB, 0xD, 0xF, 0x10, 0x12, 0x14, 0x17, 0x18, 0x1F))  # ECX selects among their rows
 PAT_RESET = 0x0007_0406_0007_0406
 
 
@@ -53,7 +54,7 @@ def _processor(m: Record, profile: CpuProfile, smbase: int) -> None:
     for number, (leaf, subleaf, *values4) in enumerate(profile.cpuid):
         row = cpu.cpuid[number]
         row.leaf, row.subleaf = leaf, subleaf
-        row.any_subleaf = int(leaf not in cpuid.SUBLEAF_LEAVES)
+        row.any_subleaf = int(leaf not in SUBLEAF_LEAVES)
         row.eax, row.ebx, row.ecx, row.edx = values4
     m.vmx.current = m.vmx.vmxon_pointer = int(NO_VMCS)
     m.clock.limit = (1 << 64) - 1

@@ -6,8 +6,6 @@ IDT or cause VM exits, VM exits load the host state, and a host RIP at the door 
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu import report
 from vmxemu.cpu import system
 from vmxemu.cpu.decode import decode
@@ -15,6 +13,7 @@ from vmxemu.cpu.delivery import deliver_once, escalate
 from vmxemu.engine.layout import NO_TRAP
 from vmxemu.isa import exceptions, exits
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.machine import faults, io, msr
 from vmxemu.outcome import (
     DONE,
@@ -48,7 +47,6 @@ from vmxemu.vmx.instructions import finish_vmx
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 EXCEPTION, LAST_EXCEPTION = U(0x140), U(0x15F)
 INVALID_OPCODE = U(0x146)
 MSR_TRAP, IO_TRAP = U(0x17C), U(0x17B)

@@ -2,16 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.jit import kernel, load8, load64, store8, store64
+from vmxemu.layout import u64 as U
 from vmxemu.memory.layout import HEALTHY, HOLDS_CODE, POISONED, RETIRED
 from vmxemu.memory.physical import ALL_ONES, frame_index
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 POISON_CAPACITY = U(4096)
 LINE_SHIFT = U(6)
 

@@ -1,10 +1,9 @@
 """The physical map and the states of its frames."""
 
-import numpy as np
 
 from vmxemu.layout import Layout, u64
+from vmxemu.layout import u64 as U
 
-U = np.uint64
 # Frame states, one byte per 4-KiB frame of RAM
 HEALTHY, FAILING, POISONED, RETIRED, RESERVED_FREE, MAPPED_ON_BEHALF, VMM1_OWN = (U(i) for i in range(7))
 HOLDS_CODE = U(0x80)  # or-ed to the state: Unicorn may have translated code of this frame

@@ -5,15 +5,13 @@ Host-physical addresses that are neither RAM nor ROM have no host address: devic
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.jit import copy_bytes, kernel, load8, load16, load32, load64, store8, store16, store32, store64
+from vmxemu.layout import u64 as U
 from vmxemu.memory.layout import HOLDS_CODE
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 FOUR_GIB = U(1 << 32)
 DIRTY_CODE_CAPACITY = U(4096)
 ALL_ONES = U(0xFFFFFFFFFFFFFFFF)

@@ -2,11 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu import report
 from vmxemu.isa import mca
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.memory.frames import frame_state
 from vmxemu.memory.layout import RETIRED
 from vmxemu.memory.physical import is_ram
@@ -24,7 +23,6 @@ from vmxemu.vmx.intercepts import program
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 NO_BANK = U(0xFFFFFFFFFFFFFFFF)
 RESTART, ERROR_IP = mca.MCG_STATUS_RIPV, mca.MCG_STATUS_EIPV
 

@@ -2,11 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu import report
-
+from vmxemu.isa import controls
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.outcome import DONE, STOPPED, VMFAIL, kind_of
 from vmxemu.outer import level1, level2
 from vmxemu.outer.decide import decide
@@ -14,7 +13,6 @@ from vmxemu.outer.door import stands_at_door
 from vmxemu.outer.ept02 import eptp02
 from vmxemu.outer.guest_view import vmcs02, vmcs12
 from vmxemu.outer.virtual_events import deliver_waiting
-from vmxemu.isa import controls
 from vmxemu.timing import costs
 from vmxemu.timing.clock import charge_event
 from vmxemu.vmx.checks_controls import secondary_controls
@@ -24,7 +22,6 @@ from vmxemu.vmx.vmcs import vmcs_at
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 BASIC = U(0xFFFF)
 ENTRY_FAILURE = U(1 << 31)
 LEVEL_2 = U(2)

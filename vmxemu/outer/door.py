@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmxemu.isa import bits, controls, errors, exceptions, mca
-from vmxemu.jit import kernel, store8, load8
+from vmxemu.jit import kernel, load8, store8
+from vmxemu.layout import u64 as U
+from vmxemu.memory.layout import VMM1_OWN
 from vmxemu.memory.physical import host_address
 from vmxemu.outcome import DONE, vmfail
 from vmxemu.outer import virtual_mca
 from vmxemu.outer.guest_view import vmcs01, vmcs02
 from vmxemu.outer.pool import open_pool, take_frame
-from vmxemu.memory.layout import VMM1_OWN
 from vmxemu.trace import events
 from vmxemu.trace.emit import emit
 from vmxemu.vmx.vmcs import LAUNCHED, Vmcs, vmcs_at
@@ -19,7 +20,6 @@ from vmxemu.vmx.vmcs import LAUNCHED, Vmcs, vmcs_at
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 REFUSED_BRING_UP = U(5)
 ALL_ONES = U(0xFFFFFFFFFFFFFFFF)
 WRITE_HALF = U(2048)

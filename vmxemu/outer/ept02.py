@@ -2,11 +2,21 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.memory.physical import read64, write64
-from vmxemu.outer.ept_tables import FRAME_MASK, FROM_ARENA, LARGE, MEMORY_TYPE_BITS, NOT_MAPPED, RIGHTS, leaf_of, map_page, page_bytes, unmap_frame
+from vmxemu.outer.ept_tables import (
+    FRAME_MASK,
+    FROM_ARENA,
+    LARGE,
+    MEMORY_TYPE_BITS,
+    NOT_MAPPED,
+    RIGHTS,
+    leaf_of,
+    map_page,
+    page_bytes,
+    unmap_frame,
+)
 from vmxemu.outer.guest_view import hpa_of
 from vmxemu.outer.layout import ROOTS as _ROOTS
 from vmxemu.outer.pool import NO_FRAME, take_table
@@ -19,7 +29,6 @@ from vmxemu.translation.invalidate import invept
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 ROOTS = U(_ROOTS)
 ALL_CONTEXTS = U(2)
 EPTP_WB_4 = U(6 | 3 << 3)  # write-back, page-walk length 4

@@ -2,9 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.jit import kernel, load64, store64
+from vmxemu.layout import u64 as U
 from vmxemu.memory.layout import VMM1_OWN
 from vmxemu.memory.physical import host_address, read64, write64
 from vmxemu.outer.pool import NO_FRAME, take_frame, take_table
@@ -12,7 +11,6 @@ from vmxemu.outer.pool import NO_FRAME, take_frame, take_table
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 FRAME_MASK = U(0x000F_FFFF_FFFF_F000)
 RIGHTS, LARGE = U(7), U(1 << 7)
 MEMORY_TYPE_BITS = U(0x78)  # memory type and ignore-PAT

@@ -3,10 +3,9 @@ instructions check as they do for the guest, and puts it back. Nothing of the ho
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.isa import controls
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.memory.physical import host_address
 from vmxemu.outcome import detail_of, has_error_code, vector_of
 from vmxemu.outer.ept_tables import FRAME_MASK, NOT_MAPPED, translate_software
@@ -16,7 +15,6 @@ from vmxemu.vmx.vmcs import Vmcs, vmcs_at
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 NO_REASON = U(0xFFFF)
 VALID, WITH_ERROR, HARDWARE_EXCEPTION = U(1 << 31), U(1 << 11), U(3 << 8)
 STI_AND_MOV_SS = U(3)

@@ -1,13 +1,11 @@
 """VMM1's state. Its architectural structures (VMCS01, VMCS02, EPT01, EPT02, bitmaps) live in the sequestered region of emulated memory;
 here is what an implementation in C would keep in its own variables."""
 
-import numpy as np
 
 from vmxemu.layout import Array, Layout, array, u64
 from vmxemu.platform.layout import Mca
 from vmxemu.vmx.layout import Vmx
 
-U = np.uint64
 RULES, ROOTS, MIGRATIONS, COUNTED_FRAMES, VIRTUAL_EVENTS = 64, 8, 4096, 4096, 256
 
 

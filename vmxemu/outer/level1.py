@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu import report
 from vmxemu.cpu import msr as cpu_msr
 from vmxemu.cpu.control_registers import write_cr
@@ -11,6 +9,7 @@ from vmxemu.cpu.cpuid import execute_cpuid
 from vmxemu.cpu.layout import RAX, RCX, RDX
 from vmxemu.isa import bits, exceptions, exits, msrs
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.memory.physical import is_ram
 from vmxemu.outcome import DONE, EPT_MISCONFIG, EPT_VIOLATION, NOT_MINE, STOPPED, fault, fault_with, kind_of
 from vmxemu.outer import nested, virtual_mca, virtual_smm
@@ -25,7 +24,6 @@ from vmxemu.vmx.vmcs import Vmcs
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 LOW = U(0xFFFFFFFF)
 TYPE_MASK, NMI_TYPE, HARDWARE_TYPE = U(7 << 8), U(2 << 8), U(3 << 8)
 REFUSED_DOOR, REFUSED_TRAP, REFUSED_REGION, REFUSED_MSR = U(1), U(3), U(6), U(7)

@@ -2,11 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from vmxemu.isa import controls, exceptions, exits
 from vmxemu.cpu.layout import RCX
+from vmxemu.isa import controls, exceptions, exits
 from vmxemu.jit import kernel, load8
+from vmxemu.layout import u64 as U
 from vmxemu.outcome import DONE
 from vmxemu.outer import ept02, level1
 from vmxemu.outer.ept_tables import FRAME_MASK, NOT_MAPPED
@@ -18,7 +17,6 @@ from vmxemu.vmx.vmcs import Vmcs
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 TYPE_MASK, NMI_TYPE = U(7 << 8), U(2 << 8)
 LOW = U(0xFFFFFFFF)
 HIGH_MSRS = U(0xC0000000)

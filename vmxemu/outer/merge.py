@@ -6,6 +6,7 @@ import numpy as np
 
 from vmxemu.isa import bits, controls, fields
 from vmxemu.jit import address_of, kernel, load64, store64
+from vmxemu.layout import u64 as U
 from vmxemu.memory.physical import host_address
 from vmxemu.outer.ept02 import eptp02
 from vmxemu.outer.ept_tables import FRAME_MASK, NOT_MAPPED
@@ -21,7 +22,6 @@ from vmxemu.vmx.vmcs import FIRST_SLOT_BYTE, Vmcs
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 HOST_SLOTS = np.array([FIRST_SLOT_BYTE + 8 * slot for slot, row in enumerate(fields.ROWS) if row.type == "host"], np.uint64)
 NO_LINK = U(0xFFFFFFFFFFFFFFFF)
 MACHINE_CHECK_BIT = U(1 << 18)

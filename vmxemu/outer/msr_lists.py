@@ -5,9 +5,8 @@ VMCS02 and VMCS01 point to VMM1's copy of an area, so that hardware does the wor
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.jit import kernel, store64
+from vmxemu.layout import u64 as U
 from vmxemu.memory.physical import host_address, read64
 from vmxemu.outer.ept_tables import NOT_MAPPED
 from vmxemu.outer.guest_view import hpa_of, vmcs01
@@ -16,7 +15,6 @@ from vmxemu.vmx.vmcs import Vmcs
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 MOST = U(256)  # entries of 16 bytes in one page
 
 

@@ -2,10 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.isa import bits, errors, exits
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.outcome import DONE, EPT_MISCONFIG, EPT_VIOLATION, FAULT, kind_of, vmfail
 from vmxemu.outer.ept02 import drop_all
 from vmxemu.outer.guest_view import as_guest, as_host, host_of, inject, vmcs01, vmcs12
@@ -26,7 +25,6 @@ from vmxemu.vmx.vmcs import LAUNCHED, NO_VMCS
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 ENTRY_FAILURE = U(1 << 31)
 SINGLE_CONTEXT = U(1)
 

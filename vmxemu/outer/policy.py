@@ -2,16 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vmxemu.isa import mca
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.trace.events import ACTIONS, MANAGEMENT, OWNERS
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 ANY = U(0xFFFFFFFFFFFFFFFF)
 NO_RULE = U(0xFFFF)
 OWNER_NONE, OWNER_VMM1, OWNER_VMM2, OWNER_BOTH, OWNER_UNKNOWN = (U(number) for number in OWNERS)

@@ -5,9 +5,8 @@ The region, bottom to top: the firmware's part, the arena of EPT02 table pages, 
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.jit import kernel, store64
+from vmxemu.layout import u64 as U
 from vmxemu.memory.frames import frame_state, set_frame_state
 from vmxemu.memory.layout import MAPPED_ON_BEHALF, RESERVED_FREE, VMM1_OWN
 from vmxemu.memory.physical import host_address
@@ -17,7 +16,6 @@ from vmxemu.trace.emit import emit
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 FIRMWARE_BYTES = U(2 << 20)
 ENGINE_ROOM_BYTES = U(0x10000)
 FRAME = U(4096)

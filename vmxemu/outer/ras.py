@@ -2,9 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.jit import copy_bytes, kernel, load8, store8
+from vmxemu.layout import u64 as U
 from vmxemu.memory.frames import frame_state, set_frame_state
 from vmxemu.memory.layout import FAILING, HEALTHY, HOLDS_CODE, MAPPED_ON_BEHALF, POISONED, RETIRED
 from vmxemu.memory.physical import frame_index, host_address, read64, write64
@@ -22,7 +21,6 @@ from vmxemu.trace.emit import emit
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 MIGRATED, ALREADY_RETIRED, POOL_EMPTY, NOT_VM1_MEMORY, SOURCE_POISONED, NO_TABLE = (U(i) for i in range(6))  # MIGRATION's status
 STATUS_NAMES = {0: "migrated", 1: "already retired", 2: "pool exhausted", 3: "not VM1's memory", 4: "source poisoned", 5: "no table page"}
 COUNTED_CAPACITY, MIGRATION_CAPACITY = U(_COUNTED), U(_MIGRATIONS)

@@ -6,6 +6,7 @@ import numpy as np
 
 from vmxemu.isa import bits, controls, fields
 from vmxemu.jit import address_of, kernel, load64, store64
+from vmxemu.layout import u64 as U
 from vmxemu.outer.guest_view import VALID, make_current, vmcs01, vmcs02, vmcs12
 from vmxemu.outer.msr_lists import switch_to_vm1
 from vmxemu.timing import costs
@@ -17,7 +18,6 @@ from vmxemu.vmx.vmcs import FIRST_SLOT_BYTE, Vmcs, offset_of, set_slot
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 
 
 def _slots(kind: str, skip: tuple[str, ...] = ()) -> "np.ndarray[tuple[int], np.dtype[np.uint64]]":

@@ -6,10 +6,9 @@ It models an SMM-transfer monitor inside VMM1: an SMI in VMX non-root operation 
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.isa import exceptions, exits
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.outcome import vm_exit
 from vmxemu.platform.management import CAUSE_PORT, take_management
 from vmxemu.trace import events
@@ -18,7 +17,6 @@ from vmxemu.trace.emit import emit
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 ENABLED = U(1)
 VALID, NMI_TYPE, HARDWARE_TYPE = U(1 << 31), U(2 << 8), U(3 << 8)
 

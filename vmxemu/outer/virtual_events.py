@@ -2,10 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.isa import bits, controls, exceptions, exits, mca
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.outer import virtual_smm
 from vmxemu.outer.guest_view import VALID, set_primary, vmcs01, vmcs02, vmcs12
 from vmxemu.outer.layout import VIRTUAL_EVENTS as _CAPACITY
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from vmxemu.outer.layout import VirtualEvent
     from vmxemu.state import State
 
-U = np.uint64
 CAPACITY = U(_CAPACITY)
 NMI_TYPE, HARDWARE_TYPE = U(2 << 8), U(3 << 8)
 NMI_BLOCKING, STI_BLOCKING, MOV_SS_BLOCKING = U(8), U(1), U(2)

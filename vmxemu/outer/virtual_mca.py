@@ -2,16 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.isa import exceptions, mca, msrs
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.outcome import DONE, NOT_MINE, fault_with
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 BANK_REGISTERS = U(4)
 CMCI_ENABLE, THRESHOLD = U(1 << 30), U(0x7FFF)
 STATUS_VALID, STATUS_OVERFLOW, STATUS_UNCORRECTED = U(1 << 63), U(1 << 62), U(1 << 61)

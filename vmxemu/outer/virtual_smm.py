@@ -6,10 +6,9 @@ the VMCS12 that VMM2 launched VM2 with).
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.isa import exceptions
 from vmxemu.jit import copy_bytes, kernel
+from vmxemu.layout import u64 as U
 from vmxemu.memory.physical import host_address
 from vmxemu.outer.guest_view import NO_REASON, as_guest, host_of, make_current, vmcs01, vmcs02
 from vmxemu.smm.entry import load_entry_state
@@ -21,7 +20,6 @@ from vmxemu.vmx.guest_state import save_guest_state
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
 LEVEL_2 = U(2)
 VMXE = U(1 << 13)
 VMCS_BYTES = U(4096)

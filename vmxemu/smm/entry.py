@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.cpu.flags import write_flags
 from vmxemu.cpu.layout import ACTIVE, CS, DS, ES, FS, GS, SEG_G, SEG_P, SEG_S, SS
 from vmxemu.cpu.mode import end_interrupt_shadow, refresh_mode
@@ -11,6 +9,7 @@ from vmxemu.cpu.nmi import block_nmi
 from vmxemu.isa import smm_map
 from vmxemu.isa.bits import CR0_EM, CR0_PE, CR0_PG, CR0_TS
 from vmxemu.jit import address_of, kernel
+from vmxemu.layout import u64
 from vmxemu.memory.physical import copy_in, copy_out
 from vmxemu.smm.layout import Smm
 from vmxemu.smm.save_area import AREA_BYTES, SAVE_AREA_OFFSET, put32, put64, save_area_write
@@ -23,7 +22,7 @@ from vmxemu.translation.invalidate import invalidate_all
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
+U = u64
 AREA = U(Smm.FIELDS["area"].offset)
 ENTRY_RIP, ENTRY_DR7, ENTRY_RFLAGS, FOUR_GIB_LIMIT = U(smm_map.AREA_OFFSET), U(0x400), U(2), U(0xFFFFFFFF)
 DATA = SEG_P | SEG_S | SEG_G | U(0x300)  # read/write, accessed, 16-bit
@@ -57,8 +56,10 @@ def copy_area(m: "State", to_memory: bool) -> None:
 
 @kernel
 def load_entry_state(m: "State") -> None:
-    """The registers as SMM's first instruction finds them: a 16-bit environment with 4-GiB limits. SDM Vol. 3C, Table 'Processor
-    Register Initialization in SMM'."""
+    """The registers as SMM's first instruction finds them: a 16-bit environment with 4-GiB limits.
+
+    SDM Vol. 3C, 'Processor Register Initialization in SMM'.
+    """
     m.r.cr[0] = m.r.cr[0] & ~(CR0_PE | CR0_EM | CR0_TS | CR0_PG)
     m.r.cr[4] = 0
     m.r.efer = 0

@@ -1,17 +1,18 @@
-"""An I/O instruction that raises an SMI (a write to the command port): the save area tells the handler which. SDM Vol. 3C, 'I/O State
-Implementation'."""
+"""An I/O instruction that raises an SMI (a write to the command port): the save area tells the handler which.
+
+SDM Vol. 3C, 'I/O State Implementation'.
+"""
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.cpu.io import element_address
 from vmxemu.jit import kernel
+from vmxemu.layout import u64
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
+U = u64
 IO_SMI = U(1)
 # Type field by direction (in), string, repeat, immediate
 OUT_DX, IN_DX, OUTS, INS, REP_OUTS, REP_INS, OUT_IMMEDIATE, IN_IMMEDIATE = (

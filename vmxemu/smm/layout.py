@@ -6,7 +6,7 @@ AREA_BYTES = 0x400
 
 
 class Smm(Layout):
-    """What the processor keeps while in SMM besides the state-save area (SDM Vol. 3C, 'Default Treatment of SMIs and RSM')."""
+    """What the processor keeps while in SMM besides the state-save area. SDM Vol. 3C, 'Default Treatment of RSM'."""
 
     vmx_on: u64
     vmx_non_root: u64

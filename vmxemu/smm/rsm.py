@@ -2,14 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmxemu.cpu.flags import VM
 from vmxemu.cpu.layout import CS, SHUTDOWN, SS
 from vmxemu.cpu.mode import refresh_mode, set_interrupt_shadow
 from vmxemu.isa import exceptions
 from vmxemu.isa.bits import CR0_PE, CR0_PG
 from vmxemu.jit import kernel
+from vmxemu.layout import u64
 from vmxemu.outcome import DONE, fault
 from vmxemu.smm.entry import area_buffer, copy_area
 from vmxemu.smm.save_area import save_area_read
@@ -22,7 +21,7 @@ from vmxemu.translation.invalidate import invalidate_all
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
+U = u64
 CR0_FIXED0, CR0_FIXED1, CR4_FIXED0, CR4_FIXED1 = U(6), U(7), U(8), U(9)  # in m.cpu.vmx_msr
 RPL = U(3)
 
@@ -58,7 +57,10 @@ def _return_to_vmx(m: "State") -> None:
 
 @kernel
 def execute_rsm(m: "State") -> int:
-    """DONE: the interrupted program goes on (the caller programs the intercepts). #UD outside SMM. TRIPLE_FAULT: shutdown, bad save area."""
+    """DONE: the interrupted program goes on (the caller programs the intercepts).
+
+    #UD outside SMM; TRIPLE_FAULT: shutdown because of a bad save area.
+    """
     if m.cpu.in_smm == 0:
         return fault(exceptions.UD)
     charge_event(m, costs.RSM)

@@ -1,10 +1,10 @@
-"""The state-save area: 1 KiB at SMBASE + FC00H. SDM Vol. 3C, 'SMRAM State Save Map' (64-bit); what the SDM reserves is laid out in isa/.
+"""The state-save area: 1 KiB at SMBASE + FC00H. SDM Vol. 3C, 'SMRAM State Save Map' (64-bit).
 
-Both directions work on the area at any host address, so that VMM1 can use them for the virtual SMM of its guest. VMX state is not
-touched here: smm.entry and smm.rsm keep it.
+What the SDM reserves is laid out in isa/. Both directions work on the area at any host address, so that VMM1 can use
+them for the virtual SMM of its guest. VMX state is not touched here: smm.entry and smm.rsm keep it.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,13 +15,14 @@ from vmxemu.cpu.nmi import block_nmi
 from vmxemu.isa import smm_map
 from vmxemu.isa.bits import CR0_CD, CR0_NW, CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME
 from vmxemu.jit import kernel, load16, load32, load64, store16, store32, store64
+from vmxemu.layout import u64
 from vmxemu.outcome import DONE, TRIPLE_FAULT
 from vmxemu.smm.layout import AREA_BYTES as _AREA_BYTES
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-U = np.uint64
+U = u64
 FIRST = U(smm_map.FIRST_OFFSET)
 SAVE_AREA_OFFSET = U(smm_map.AREA_OFFSET + smm_map.FIRST_OFFSET)  # from SMBASE
 AREA_BYTES = U(_AREA_BYTES)
@@ -32,7 +33,7 @@ STI_BLOCKING, MOV_SS_BLOCKING, NMI_BLOCKING = U(1), U(2), U(8)
 HALT_RESTART, IO_RESTART, IO_SMI = U(1), U(0xFF), U(1)
 
 
-def _offsets(names: str, suffix: str) -> "np.ndarray[tuple[int], np.dtype[np.uint64]]":
+def _offsets(names: str, suffix: str) -> "np.ndarray[Any, np.dtype[np.uint64]]":
     return np.array([smm_map.BY_NAME[name + suffix].offset - smm_map.FIRST_OFFSET for name in names.split()], np.uint64)
 
 
@@ -213,7 +214,10 @@ def _read_restart(m: "State", area: int) -> None:
 
 @kernel
 def save_area_read(m: "State", area: int) -> int:
-    """Take the processor's state from the 1 KiB at the host address `area`. DONE, or TRIPLE_FAULT with nothing changed if it is invalid."""
+    """Take the processor's state from the 1 KiB at the host address `area`.
+
+    DONE, or TRIPLE_FAULT with nothing changed if the area is invalid.
+    """
     if not _is_valid(m, area):
         return TRIPLE_FAULT
     for i in range(16):

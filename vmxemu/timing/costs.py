@@ -1,6 +1,6 @@
 """Indices of `m.clock.cost`, cycles per event. Each stands for one row of the CPU profile's `[costs]` table in isa/cpus."""
 
-import numpy as np
+from vmxemu.layout import u64 as U
 
 # Our index -> the profile's row.
 ROWS = {
@@ -15,4 +15,4 @@ ROWS = {
 NAMES = tuple(ROWS)
 (VM_EXIT, VM_ENTRY, VMREAD, VMWRITE, VMX_INSTRUCTION, INVEPT, INVVPID, CPUID, RDMSR, WRMSR, RDTSC, HLT_WAKE, IO, EVENT_DELIVERY, INTERRUPT, SMM_ENTRY, RSM,
  MACHINE_CHECK, CMCI, CR_WRITE, INVLPG, STLB_HIT, TLB_FLUSH, DR_ACCESS, DESCRIPTOR_TABLE, VMM1_DISPATCH, VMM1_NESTED_MERGE, VMM1_REFLECT, VMM1_EPT_FILL,
- PAGE_COPY, MMIO, WBINVD, PAUSE) = (np.uint64(number) for number in range(len(NAMES)))  # fmt: skip
+ PAGE_COPY, MMIO, WBINVD, PAUSE) = (U(number) for number in range(len(NAMES)))  # fmt: skip

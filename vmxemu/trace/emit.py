@@ -3,15 +3,14 @@
 from typing import TYPE_CHECKING
 
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.trace.layout import CAPACITY as _CAPACITY
-
-import numpy as np
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-CAPACITY = np.uint64(_CAPACITY)
-IN_SMM = np.uint64(3)
+CAPACITY = U(_CAPACITY)
+IN_SMM = U(3)
 
 
 @kernel

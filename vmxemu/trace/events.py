@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
-U = np.uint64
+from vmxemu.layout import u64 as U
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The native trace buffer."""
 
-from vmxemu.layout import Array, Layout, array, u16, u8, u32, u64
+from vmxemu.layout import Array, Layout, array, u8, u16, u32, u64
 
 CAPACITY = 1 << 16
 

@@ -6,24 +6,16 @@ Numba hands the wish to inline down to callees that do not say otherwise; hence 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numba
-
-from vmxemu.jit import CACHE, Kernel
+from vmxemu.jit import Kernel
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _made(function: F, force: bool) -> F:
-    made = Kernel(function)
-    made.compiled = numba.njit(cache=CACHE, error_model="numpy", boundscheck=False, forceinline=force)(made.function)
-    return made  # type: ignore[return-value]
-
-
 def inlined(function: F) -> F:
     """A kernel that becomes part of each of its callers."""
-    return _made(function, True)
+    return Kernel(function, force_inline=True)  # type: ignore[return-value]
 
 
 def apart(function: F) -> F:
     """A kernel that is called."""
-    return _made(function, False)
+    return Kernel(function, force_inline=False)  # type: ignore[return-value]

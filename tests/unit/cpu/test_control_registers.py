@@ -9,6 +9,8 @@ from vmxemu.cpu.decode import decode
 from vmxemu.cpu.layout import CS, TR
 from vmxemu.cpu.mov_cr import emulate_mov_cr
 
+pytestmark = pytest.mark.jit_off
+
 GP, UD, DB = 1 | 13 << 8 | 1 << 16, 1 | 6 << 8, 1 | 1 << 8
 PE, NE, WP, NW, CD, PG = 1, 1 << 5, 1 << 16, 1 << 29, 1 << 30, 1 << 31
 PAE, PGE, VMXE, PCIDE, SMEP, SMAP = 1 << 5, 1 << 7, 1 << 13, 1 << 17, 1 << 20, 1 << 21

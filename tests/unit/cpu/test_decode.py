@@ -11,9 +11,12 @@ from vmxemu.cpu.decode import advance, decode
 from vmxemu.cpu.layout import CS, DS, ES, FS, GS, SS
 
 # Opcode bytes, then: m ModRM follows, b imm8 follows, - nothing
-TRAPPING = """0f00m 0f01m 0f06- 0f08- 0f09- 0f0b- 0f20m 0f21m 0f22m 0f23m 0f30- 0f31- 0f32- 0f33- 0f34- 0f35- 0f05- 0f07- 0f77- 0f78m 0f79m 0fa2-
-    0faa- 0fc7m 0f3880m 0f3881m 0f3882m 6c- 6d- 6e- 6f- 9c- 9d- 90- cc- cdb f1- cf- f4- e4b e5b e6b e7b ec- ed- ee- ef- 89m 8bm 88m c7m f7m 81m 83m
-    a1- 0fb6m 0fafm 69m c8- e8- e9- 9a- b8- d1m ffm 8em 0fbam 0f1fm 0f3a0fm 0f01m 0f01m 0f78m 0f79m""".split()
+TRAPPING = """
+    0f00m 0f01m 0f06- 0f08- 0f09- 0f0b- 0f20m 0f21m 0f22m 0f23m 0f30- 0f31- 0f32- 0f33- 0f34- 0f35- 0f05- 0f07-
+    0f77- 0f78m 0f79m 0fa2- 0faa- 0fc7m 0f3880m 0f3881m 0f3882m 6c- 6d- 6e- 6f- 9c- 9d- 90- cc- cdb f1- cf- f4-
+    e4b e5b e6b e7b ec- ed- ee- ef- 89m 8bm 88m c7m f7m 81m 83m a1- 0fb6m 0fafm 69m c8- e8- e9- 9a- b8- d1m ffm
+    8em 0fbam 0f1fm 0f3a0fm 0f01m 0f01m 0f78m 0f79m
+""".split()
 REGISTERS_64 = "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15".split()
 REGISTERS_32 = "eax ecx edx ebx esp ebp esi edi r8d r9d r10d r11d r12d r13d r14d r15d".split()
 REGISTERS_16 = "ax cx dx bx sp bp si di".split()

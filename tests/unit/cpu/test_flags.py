@@ -12,7 +12,10 @@ from vmxemu.cpu import flags
 
 SIZES = ("", "66", "48")
 TWO_OPERANDS = "01 09 11 19 21 29 31 39 85 0fafc3 0fbcc3 0fbdc3 0fc1 0fb1"
-GROUPS = "f7d8 f7e3 f7eb ffc0 ffc8 d1e0 d1e8 d1f8 d3e0 d3e8 d3f8 d1c0 d1d0 d3c8 c1e005 c1f803 0fbae005 0fa5d8 0fadd8 f8 f9 f5 fc fd 9e 0fc0d8"
+GROUPS = (
+    "f7d8 f7e3 f7eb ffc0 ffc8 d1e0 d1e8 d1f8 d3e0 d3e8 d3f8 d1c0 d1d0 d3c8 c1e005 c1f803 "
+    "0fbae005 0fa5d8 0fadd8 f8 f9 f5 fc fd 9e 0fc0d8"
+)
 BYTE_FORMS = "00d8 08d8 10d8 18d8 20d8 28d8 30d8 38d8 84d8 f6d8 f6e3 f6eb fec0 fec8 d0e0 d0e8 d0f8 d2e0 d2e8 d2f8"
 
 

@@ -1,4 +1,4 @@
-"""The mode word that we compute, against the one that Unicorn's own execution leaves on the way from real to long mode and to CPL 3."""
+"""The mode word that we compute, against Unicorn's own on the way from real to long mode and to CPL 3."""
 
 import pytest
 
@@ -7,8 +7,8 @@ from tests.unit.cpu.processor import Processor
 from vmxemu.cpu import mode
 from vmxemu.cpu.layout import CS, DS, ES, FS, GS, SS
 
-# NASM: real mode -> LGDT, CR0.PE|MP -> far jump to 32-bit code -> data segments -> CR4.PAE|OSFXSR, CR3, EFER, CR0.PG|TS -> far jump to
-# 64-bit code -> IRETQ to CPL 3 with IOPL 3 -> far return to 32-bit compatibility code.
+# Real mode -> LGDT, CR0.PE|MP -> far jump to 32-bit code -> data segments -> CR4.PAE|OSFXSR, CR3, EFER, CR0.PG|TS
+# -> far jump to 64-bit code -> IRETQ to CPL 3 with IOPL 3 -> far return to 32-bit compatibility code.
 CODE = bytes.fromhex(
     "0f0116b8100f20c06683c8030f22c066ea17100000080066b810008ed88ec08ed0b8200600000f22e0b8008000000f22d8b9800000c0b80109000031d20f300f20c00d08"
     "0000800f22c0ea511000001800bc007000006a3368006f000068023200006a2b686b10000048cf9031c08ed86a23687910000048cb909090909090900000000000000000"

@@ -8,6 +8,8 @@ from vmxemu.cpu.msr import msr_operand, read_msr, return_msr, write_msr
 from vmxemu.cpu.msr_table import ROWS, hide_absent_msrs
 from vmxemu.isa import msrs
 
+pytestmark = pytest.mark.jit_off
+
 GP, NOT_MINE = 1 | 13 << 8 | 1 << 16, 9
 
 

@@ -1,4 +1,4 @@
-"""Emulated system instructions: CPUID, descriptor tables, system segments, flags on the stack, software events, time, random numbers, I/O."""
+"""Emulated system instructions: CPUID, descriptor tables, flags on the stack, software events, time, I/O."""
 
 from typing import Any
 
@@ -11,6 +11,8 @@ from vmxemu.cpu.flags import read_flags, write_flags
 from vmxemu.cpu.layout import ES, GDTR, IDTR, LDTR, TR
 from vmxemu.cpu.mode import refresh_mode
 from vmxemu.cpu.system import emulate
+
+pytestmark = pytest.mark.jit_off
 
 GP, UD, NP, NOT_MINE, RETRY = 1 | 13 << 8 | 1 << 16, 1 | 6 << 8, 1 | 11 << 8 | 1 << 16, 9, 10
 AT, RSP = 0x1000, 4
@@ -267,7 +269,7 @@ def test_invpcid_and_invlpg() -> None:
     assert run(processor, "0f0138") == 0 and int(m.engine.flush) == 1
 
 
-# ---- I/O ----------------------------------------------------------------------------------------------------------------------
+# ---- I/O -----------------------------------------------------------------
 
 
 def io_of(processor: Processor, code: str) -> Any:

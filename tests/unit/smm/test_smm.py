@@ -13,6 +13,8 @@ from vmxemu.smm.entry import enter_smm
 from vmxemu.smm.io_smi import note_io_smi
 from vmxemu.smm.rsm import execute_rsm
 
+pytestmark = pytest.mark.jit_off
+
 UD, TRIPLE_FAULT, SMBASE = 1 | 6 << 8, 4, 0x30000
 FIXED = {6: 0x80000021, 7: 0xFFFFFFFF, 8: 0x2000, 9: 0x3767FF}
 
@@ -49,11 +51,11 @@ def everything(processor: Processor) -> tuple[object, ...]:
         tuple(int(getattr(m.r.seg[i], name)) for name in ("selector", "base", "limit", "flags")) for i in range(8)
     )
     tables = tuple((int(m.r.seg[i].base), int(m.r.seg[i].limit)) for i in (8, 9))
-    return (
-        tuple(int(value) for value in m.r.gpr.numpy), int(m.r.rip), int(read_flags(m)), tuple(int(value) for value in m.r.cr.numpy), int(m.r.efer),
-        int(m.r.mode), segments, tables, tuple(int(value) for value in m.r.dr.numpy[6:]), int(m.cpu.nmi_blocked), int(m.cpu.activity),
-        int(m.vmx.on), int(m.vmx.non_root), int(m.paging.ept_pointer), int(m.paging.vpid), int(m.cpu.in_smm), int(m.paging.pdpte2),
-    )  # fmt: skip
+    registers = tuple(int(value) for array in (m.r.gpr, m.r.cr, m.r.dr) for value in array.numpy)
+    mode = (int(m.r.rip), int(read_flags(m)), int(m.r.efer), int(m.r.mode))
+    cpu = tuple(int(getattr(m.cpu, name)) for name in ("nmi_blocked", "activity", "in_smm"))
+    vmx = (int(m.vmx.on), int(m.vmx.non_root), int(m.paging.ept_pointer), int(m.paging.vpid), int(m.paging.pdpte2))
+    return registers, mode, segments, tables, cpu, vmx
 
 
 @pytest.mark.parametrize("mode", ["real", "protected", "long"])

@@ -1,0 +1,101 @@
+"""Compiling a call graph of hundreds of kernels as one program.
+
+Numba links, optimises and emits every function's whole subtree again for each caller: quadratic work. Inside `whole_program()` the
+libraries of callees stay as they were lowered; the entry point links each of them once, optimises once and emits once. Outside of
+it nothing changes, for this package's kernels or anybody else's.
+"""
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import llvmlite.binding as llvm
+from numba import _dynfunc
+from numba.core import codegen
+from numba.core.cpu import CPUContext
+from numba.core.registry import cpu_target
+
+NEVER_CALLED = ctypes.cast(ctypes.pythonapi.Py_GetVersion, ctypes.c_void_p).value
+_depth = 0
+
+
+def active() -> bool:
+    """Whether a whole program is being compiled."""
+    return _depth > 0
+
+
+@contextmanager
+def whole_program() -> Iterator[None]:
+    """What is compiled in here is linked by its entry point."""
+    global _depth
+    _depth += 1
+    try:
+        yield
+    finally:
+        _depth -= 1
+
+
+class ProgramLibrary(codegen.JITCodeLibrary):  # type: ignore[misc]
+    """A code library that, made inside `whole_program`, is finished only when its entry point's address is asked for."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.waiting = active()
+
+    def finalize(self) -> None:
+        if self.waiting:
+            self._finalized = True
+        else:
+            super().finalize()
+
+    def _get_module_for_linking(self) -> Any:
+        if self.waiting and self._shared_module is None:
+            module = self._final_module.clone()
+            for function in module.functions:
+                if not function.is_declaration and function.linkage == llvm.Linkage.external:
+                    function.linkage = "linkonce_odr"
+            self._shared_module = module
+        return super()._get_module_for_linking()
+
+    def finish(self) -> None:
+        """Link everything that is reachable, once, and make machine code of it."""
+        if not self.waiting:
+            return
+        seen, order = {self}, list(self._linking_libraries)
+        while order:
+            library = order.pop()
+            if library in seen:
+                continue
+            seen.add(library)
+            self._reload_init.update(library._reload_init)
+            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+            if isinstance(library, ProgramLibrary) and library.waiting:
+                order.extend(library._linking_libraries)
+        self.waiting = False
+        self._shared_module = None
+        self._optimize_final_module()
+        self._final_module.verify()
+        self._finalize_final_module()
+
+    def get_pointer_to_function(self, name: str) -> int:
+        self.finish()
+        return int(super().get_pointer_to_function(name))
+
+    def serialize_using_object_code(self) -> Any:
+        self.finish()
+        return super().serialize_using_object_code()
+
+
+_ordinary_executable = CPUContext.get_executable
+
+
+def _executable(self: Any, library: Any, fndesc: Any, env: Any) -> Any:
+    """Kernels inside a program are never called from Python: their entry in the dispatcher's table only has to be their own."""
+    if isinstance(library, ProgramLibrary) and library.waiting:
+        return _dynfunc.make_function(fndesc.lookup_module(), fndesc.qualname, "", NEVER_CALLED, env, (library,))
+    return _ordinary_executable(self, library, fndesc, env)
+
+
+CPUContext.get_executable = _executable
+cpu_target.target_context.codegen()._library_class = ProgramLibrary
