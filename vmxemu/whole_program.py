@@ -43,6 +43,16 @@ class ProgramLibrary(codegen.JITCodeLibrary):  # type: ignore[misc]
         super().__init__(*arguments, **options)
         self.waiting = active()
 
+    @classmethod
+    def _unserialize(cls, owner: Any, state: Any) -> Any:
+        """From the cache comes finished code, whoever asks."""
+        global _depth
+        depth, _depth = _depth, 0
+        try:
+            return super()._unserialize(owner, state)
+        finally:
+            _depth = depth
+
     def finalize(self) -> None:
         if self.waiting:
             self._finalized = True
@@ -54,7 +64,7 @@ class ProgramLibrary(codegen.JITCodeLibrary):  # type: ignore[misc]
             module = self._final_module.clone()
             for function in module.functions:
                 if not function.is_declaration and function.linkage == llvm.Linkage.external:
-                    function.linkage = "linkonce_odr"
+                    function.linkage = "weak_odr"  # the linker drops a linkonce that nothing linked so far refers to
             self._shared_module = module
         return super()._get_module_for_linking()
 
@@ -62,21 +72,34 @@ class ProgramLibrary(codegen.JITCodeLibrary):  # type: ignore[misc]
         """Link everything that is reachable, once, and make machine code of it."""
         if not self.waiting:
             return
-        seen, order = {self}, list(self._linking_libraries)
-        while order:
-            library = order.pop()
-            if library in seen:
-                continue
-            seen.add(library)
+        home = {}
+        for library in self._reachable():
             self._reload_init.update(library._reload_init)
-            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
-            if isinstance(library, ProgramLibrary) and library.waiting:
-                order.extend(library._linking_libraries)
+            for function in library._get_module_for_linking().functions:
+                if not function.is_declaration:
+                    home[function.name] = library
+        # Linking a module brings in only those functions of it that are wanted by then: go on until nothing is wanted.
+        while wanted := sorted(function.name for function in self._final_module.functions if function.is_declaration and function.name in home):
+            for library in dict.fromkeys(home.pop(name) for name in wanted):
+                self._final_module.link_in(library._get_module_for_linking(), preserve=True)
         self.waiting = False
         self._shared_module = None
         self._optimize_final_module()
         self._final_module.verify()
         self._finalize_final_module()
+
+    def _reachable(self) -> list[Any]:
+        """The libraries that this one's functions may call."""
+        seen: dict[Any, None] = {}
+        order = list(self._linking_libraries)
+        while order:
+            library = order.pop()
+            if library is self or library in seen:
+                continue
+            seen[library] = None
+            if isinstance(library, ProgramLibrary) and library.waiting:
+                order.extend(library._linking_libraries)
+        return list(seen)
 
     def get_pointer_to_function(self, name: str) -> int:
         self.finish()

@@ -22,9 +22,10 @@ class Stopwatch:
         self._begun: dict[str, float] = {}
         self.phases: dict[str, tuple[int, float]] = {}
 
-    def receive(self, _channel: str, data: bytes) -> None:
-        """Output of the guest."""
-        self._text += data
+    def receive(self, channel: str, data: bytes) -> None:
+        """Output of the guest; of the two ports that say the same, the one that costs the guest no time."""
+        if channel == "debug":
+            self._text += data
 
     def look(self, now: float) -> None:
         """Note the markers whose lines are complete."""

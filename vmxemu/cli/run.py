@@ -41,6 +41,7 @@ class Quantity(click.ParamType[int]):
 @click.option("--max-cycles", type=Quantity("cycles"), metavar="N", help="Stop after so many cycles, e.g. 500M.")
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="Seed of everything that is random in the machine.")
 @click.option("--serial", metavar="FILE|-", default="-", show_default=True, help="Where serial output goes.")
+@click.option("--debugcon", metavar="FILE|-", help="Where output on the debug port 0xE9 goes; without it, nowhere.")
 @click.option("--inject", multiple=True, metavar="KIND@cycle=N,...", help="E.g. ce@cycle=5M,hpa=0x1f3000 (repeatable).")
 @click.option("--record", metavar="FILE", help="Write a trace; see: vmxemu trace --help.")
 @click.option("--quiet", is_flag=True, help="Guest output only: no progress, no tables.")
@@ -75,7 +76,8 @@ def _run(configuration: "Configuration", options: dict[str, Any]) -> int:
         interrupts = stack.enter_context(Interrupts())
         stack.callback(progress.close)
         default: IO[bytes] = sys.stderr.buffer if options["as_json"] else sys.stdout.buffer
-        output = session.Output(progress, default, _serial_stream(stack, options["serial"]))
+        streams = _streams(stack, {session.SERIAL: options["serial"], session.DEBUG_E9: options["debugcon"]}, default)
+        output = session.Output(progress, default, streams)
         writer = _writer(options["record"], configuration)
         if writer is not None:
             stack.callback(writer.abandon)
@@ -98,16 +100,20 @@ def _run(configuration: "Configuration", options: dict[str, Any]) -> int:
     return _status(configuration, facts, ending)
 
 
-def _serial_stream(stack: ExitStack, name: str) -> dict[str, IO[bytes]]:
+def _streams(stack: ExitStack, names: dict[str, str | None], terminal: IO[bytes]) -> dict[str, IO[bytes]]:
+    """Files for the channels that have a file name; "-" is the terminal's stream."""
     from vmxemu.cli.session import SERIAL
     from vmxemu.configuration import InputError
 
-    if name == "-":
-        return {}
-    try:
-        return {SERIAL: stack.enter_context(open(name, "wb", buffering=0))}
-    except OSError as problem:
-        raise InputError(name, f"cannot be written: {problem.strerror}") from None
+    streams: dict[str, IO[bytes]] = {}
+    for channel, name in names.items():
+        if name is None or (channel, name) == (SERIAL, "-"):
+            continue
+        try:
+            streams[channel] = terminal if name == "-" else stack.enter_context(open(name, "wb", buffering=0))
+        except OSError as problem:
+            raise InputError(name, f"cannot be written: {problem.strerror}") from None
+    return streams
 
 
 def _writer(name: str | None, configuration: "Configuration") -> Any:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from vmxemu.trace.file import Writer
 
 OUTPUT_KEPT_BYTES = 16 << 20  # for the expectations; a guest that prints for ever must not eat the host's memory
-SERIAL = "serial"
+# The debug port 0xE9 repeats what blobs say on the serial port, so the terminal and the expectations do without it.
+SERIAL, DEBUG_E9 = "serial", "debug"
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Ending:
 
 
 class Output:
-    """Where the guest's bytes go. `streams` maps a channel to its stream; others go to `default`."""
+    """Where the guest's bytes go. `streams` maps a channel to its stream; others go to `default`, those of port 0xE9 nowhere."""
 
     def __init__(self, progress: Progress, default: IO[bytes], streams: dict[str, IO[bytes]]) -> None:
         self._progress, self._default, self._streams = progress, default, streams
@@ -37,9 +38,13 @@ class Output:
 
     def receive(self, channel: str, data: bytes) -> None:
         """Bytes that the guest has written to a channel."""
+        stream = self._streams.get(channel)
+        if channel == DEBUG_E9:
+            if stream is not None:
+                stream.write(data)
+            return
         room = OUTPUT_KEPT_BYTES - len(self._kept)
         self._kept += data[: max(room, 0)]
-        stream = self._streams.get(channel)
         if stream is None:
             self._progress.guest(data, self._default)
         else:
@@ -62,9 +67,7 @@ def hertz_of(configuration: "Configuration") -> int:
 
 def warm(progress: Progress, check: Callable[[], None]) -> None:
     """Compile or load all kernels, telling the user what he waits for."""
-    from vmxemu.jit import CACHE_FOLDER
-
-    cold = next(CACHE_FOLDER.rglob("*.nbi"), None) is None
+    cold = kernels_missing()
     progress.compiling(cold)
     from vmxemu.machine import warm_up
 
@@ -73,6 +76,14 @@ def warm(progress: Progress, check: Callable[[], None]) -> None:
         progress.compiling(cold, name, done, total)
 
     warm_up(step)
+
+
+def kernels_missing() -> bool:
+    """Whether the largest part of the machine has never been compiled, or not since its source changed."""
+    from vmxemu import jit
+
+    folder = jit.CACHE_FOLDER / jit._digest("vmxemu.machine.callbacks")
+    return next(folder.rglob("callbacks.vmxemu_step-*.nbi"), None) is None
 
 
 def execute(machine: Any, progress: Progress, interrupts: Interrupts, writer: "Writer | None") -> Ending:

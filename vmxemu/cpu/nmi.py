@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from vmxemu.cpu.layout import HF_INHIBIT_IRQ
 from vmxemu.jit import kernel
 from vmxemu.layout import u64
+from vmxemu.timing.layout import AFTER_SHADOW
 
 if TYPE_CHECKING:
     from vmxemu.state import State
@@ -29,4 +30,5 @@ def unblock_nmi(m: "State") -> None:
     m.cpu.nmi_blocked = 0
     m.r.intercept = m.r.intercept & ~INTERCEPT_IRET
     m.r.mode = m.r.mode | HF_INHIBIT_IRQ
-    m.clock.attention = 1
+    m.cpu.mov_ss_shadow = 1
+    m.clock.attention = AFTER_SHADOW

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vmxemu.state import State
 
 TLB_FLUSH, TB_FLUSH, TB_REMOVE = np.int32(CONTROL_TLB_FLUSH), np.int32(CONTROL_TB_FLUSH), np.int32(CONTROL_TB_REMOVE)
-PHYSICAL_WINDOW = U(0x8000_0000_0000)  # non-canonical linear addresses that the fill maps to physical memory one to one
+PHYSICAL_WINDOW = U(0x8000_0000_0000)  # while window_open is set, the fill maps these linear addresses to physical memory one to one
 AC = U(1 << 18)
 
 
@@ -91,7 +91,9 @@ def drop_written_code(m: "State") -> None:
 @kernel
 def drop_code(m: "State", hpa: int, size: int) -> None:
     """Drop the translated blocks that touch [hpa, hpa + size)."""
+    m.engine.window_open = 1
     uc_control_range(m.engine.uc, TB_REMOVE, PHYSICAL_WINDOW + hpa, PHYSICAL_WINDOW + hpa + size)
+    m.engine.window_open = 0
 
 
 @kernel

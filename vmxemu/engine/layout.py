@@ -48,6 +48,7 @@ class Engine(Layout):
     capstone_insn: u64
     mnemonic_ticks: u64  # host address: ticks by Capstone instruction number
     code_buffer: u64  # host address of 8 KiB for looking at code
+    window_open: u64  # the engine itself is using its window to physical memory; see engine.coherence
     io_callback: u64
     state_address: u64
     io_site_count: u64

@@ -25,6 +25,7 @@ SKYLAKE_SERVER_LEAF_1_EDX = 0x78BFBFD
 # Features whose instructions must stop instead of running: RDRAND and RDSEED would bring in host randomness; STAC and CLAC change
 # what a cached translation permits.
 RDRAND, RDSEED, SMAP = 1 << 30, 1 << 18, 1 << 20
+SECOND_SENTINEL = 0x5EAD_0001_BEE2_0000
 CONTEXT_HEADER = 40  # uc_context: the CPU state begins at this byte
 
 
@@ -56,11 +57,15 @@ class UnicornEngine:
         sentinels = struct.pack("<16Q", *(0x5EAD_0000_BEE1_0000 + i for i in range(16)))
         self._image[CONTEXT_HEADER : CONTEXT_HEADER + len(sentinels)] = np.frombuffer(sentinels, np.uint8)
         check(UC.uc_context_restore(self.uc._uch, self._context), "uc_context_restore")
-        try:
-            return _search_behind_pointers(self.handle, sentinels)
-        finally:
-            self._image[:] = original
-            check(UC.uc_context_restore(self.uc._uch, self._context), "uc_context_restore")
+        found = _search_behind_pointers(self.handle, sentinels)
+        self._image[:] = original
+        check(UC.uc_context_restore(self.uc._uch, self._context), "uc_context_restore")
+        self.uc.reg_write(x86_const.UC_X86_REG_RBX, SECOND_SENTINEL)
+        for address in found:  # a copy of the state that somebody has left in memory does not follow the change
+            if ctypes.c_uint64.from_address(address + 8 * 3).value == SECOND_SENTINEL:
+                self.uc.reg_write(x86_const.UC_X86_REG_RBX, 0)
+                return address
+        raise EngineError("this build of Unicorn hides its CPU state: no in-place access")
 
     def _verify_layout(self) -> None:
         """Refuse to run on a build whose CPU state differs: write registers by API, find them at their offsets."""
@@ -122,6 +127,14 @@ class UnicornEngine:
             f"hook {kind:#x}",
         )
 
+    def hook_instruction(self, instruction: int, callback: int, user: int) -> None:
+        """Add a native hook on one kind of instruction."""
+        handle = ctypes.c_size_t()
+        check(
+            UC.uc_hook_add(self.uc._uch, ctypes.byref(handle), ctypes.c_int(const.UC_HOOK_INSN), ctypes.c_void_p(callback), ctypes.c_void_p(user), ctypes.c_uint64(1), ctypes.c_uint64(0), ctypes.c_int(instruction)),
+            f"instruction hook {instruction}",
+        )
+
     def find_invalid_address(self) -> int:
         """Host address of uc_struct.invalid_addr: fault on a sentinel address and look for it. The fill must refuse the sentinel."""
         sentinel = 0x5EAD_BEE1_7000
@@ -150,7 +163,9 @@ class UnicornEngine:
         return int(table.ctypes.data)
 
 
-def _search_behind_pointers(handle: int, wanted: bytes) -> int:
+def _search_behind_pointers(handle: int, wanted: bytes) -> list[int]:
+    """Every place behind a pointer in uc_struct that holds `wanted`; safe reads only."""
+    places: list[int] = []
     with open("/proc/self/mem", "rb", buffering=0) as memory:
 
         def peek(address: int, size: int) -> bytes:
@@ -162,7 +177,9 @@ def _search_behind_pointers(handle: int, wanted: bytes) -> int:
         structure = peek(handle, 4096)
         for offset in range(0, len(structure), 8):
             pointer = int.from_bytes(structure[offset : offset + 8], "little")
-            found = peek(pointer, 0x20000).find(wanted) if 0x10000 < pointer < 1 << 47 else -1
-            if found >= 0:
-                return pointer + found
-    raise EngineError("this build of Unicorn hides its CPU state: no in-place access")
+            if not 0x10000 < pointer < 1 << 47:
+                continue
+            found = peek(pointer, 0x20000).find(wanted)
+            if found >= 0 and pointer + found not in places:
+                places.append(pointer + found)
+    return places

@@ -6,7 +6,7 @@
 from numba import types
 from unicorn.unicorn_const import UC_MEM_FETCH, UC_MEM_WRITE
 
-from vmxemu.cpu.layout import HF_INHIBIT_IRQ
+from vmxemu.cpu.layout import CS, HF_CS64, HF_INHIBIT_IRQ
 from vmxemu.engine.code import block_slot, is_io_code, survey_block
 from vmxemu.engine.coherence import PHYSICAL_WINDOW, drop_written_code, enter_world, flush_translations, note_code_frame
 from vmxemu.engine.library import emu_stop
@@ -22,6 +22,7 @@ from vmxemu.memory.physical import ALL_ONES, hidden_smram, ram_offset
 from vmxemu.outcome import DONE, NOT_MINE
 from vmxemu.platform.mmio import is_device, mmio_read, mmio_write
 from vmxemu.state import State
+from vmxemu.timing.layout import AFTER_SHADOW
 from vmxemu.translation.layout import FETCH, IMPLICIT_SUPERVISOR, PERMIT_EXECUTE, PERMIT_READ, PERMIT_WRITE, READ, WRITE
 from vmxemu.translation.translate import translate
 
@@ -30,7 +31,7 @@ state_at = cast_to(State)
 MEM_FETCH, MEM_WRITE = U(UC_MEM_FETCH), U(UC_MEM_WRITE)
 VOID_HPA, ROM_SINK_HPA = U(_VOID), U(_ROM_SINK)
 POLL_TRAP = U(0x1001)
-IO_TRAP = U(0x17B)
+IO_TRAP, SYSTEM_CALL_TRAP = U(0x17B), U(0x1002)
 PAGE = U(4096)
 OFFSET_MASK = U(0xFFF)
 UC_READ, UC_WRITE, UC_EXEC = U(1), U(2), U(4)
@@ -146,7 +147,7 @@ def fill_physical(m: "State", access: int, result: int) -> bool:
 def on_fill(uc: int, page: int, kind: int, result: int, state: int) -> bool:
     """Unicorn misses a translation: give one, or refuse and leave the fault to the run loop."""
     m = state_at(state)
-    if page - PHYSICAL_WINDOW < PHYSICAL_WINDOW:
+    if m.engine.window_open != 0 and page - PHYSICAL_WINDOW < PHYSICAL_WINDOW:
         store64(result, page - PHYSICAL_WINDOW)
         store64(result + 8, 7)
         return True
@@ -190,7 +191,7 @@ def block_pause(m: "State") -> bool:
     if clock.ticks >= clock.next_stop:
         return True
     if clock.attention != 0:
-        return m.r.eflags & 0x200 != 0 and m.r.mode & HF_INHIBIT_IRQ == 0
+        return m.r.mode & HF_INHIBIT_IRQ == 0 and (m.r.eflags & 0x200 != 0 or clock.attention == AFTER_SHADOW)
     clock.deadline = clock.next_stop
     return False
 
@@ -270,6 +271,26 @@ def on_io_site(uc: int, address: int, size: int, state: int) -> None:
     if is_io_code(buffer):
         m.engine.trap = IO_TRAP
         emu_stop(uc)
+
+
+@native_callback(types.void(U64, U64))
+def on_system_call(uc: int, state: int) -> None:
+    """SYSCALL or SYSENTER is about to have no effect: Unicorn adds its length to RIP when we return, so take that off in advance."""
+    m = state_at(state)
+    buffer = m.engine.code_buffer
+    linear = m.r.rip if m.r.mode & HF_CS64 != 0 else (m.r.rip + m.r.seg[CS].base) & 0xFFFFFFFF
+    first = PAGE - (linear & OFFSET_MASK)
+    if first > 16:
+        first = U(16)
+    copy_code(m, linear, buffer, first)
+    if first < 16:
+        copy_code(m, linear + first, buffer + first, 16 - first)
+    length = U(2)
+    while load8(buffer + length - 2) != 0x0F and length < 15:
+        length = length + 1
+    m.r.rip = m.r.rip - length
+    m.engine.trap = SYSTEM_CALL_TRAP
+    emu_stop(uc)
 
 
 @native_callback(U64(U64, U64, U32, U64))

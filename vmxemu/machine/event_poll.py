@@ -20,6 +20,7 @@ from vmxemu.platform.timers import next_due, run_due
 from vmxemu.smm.entry import enter_smm
 from vmxemu.timing import costs
 from vmxemu.timing.clock import charge_event
+from vmxemu.timing.layout import AFTER_SHADOW, ATTENTION
 from vmxemu.trace import events
 from vmxemu.trace.emit import emit
 from vmxemu.vmx import events as vmx_events
@@ -52,10 +53,9 @@ def poll(m: "State") -> int:
             return outcome
     if m.vmx.non_root != 0:
         if windows.wants_attention(m):
-            m.clock.attention = 1
+            m.clock.attention = AFTER_SHADOW if m.r.mode & HF_INHIBIT_IRQ != 0 else ATTENTION
         outcome = windows.pending_exit(m)
         if outcome != DONE:
-            m.cpu.activity = ACTIVE
             return outcome
     return interrupts(m)
 
@@ -81,7 +81,6 @@ def management(m: "State", kind: int) -> int:
     if kind == events.MC:
         take_management(m, kind)
         arrived(m, kind)
-        m.cpu.activity = ACTIVE
         if begin_machine_check(m, m.platform.management.taken.flags) != DONE:
             m.report.reason = report.TRIPLE_FAULT
             m.report.feature = report.MACHINE_CHECK_SHUTDOWN
@@ -93,16 +92,17 @@ def management(m: "State", kind: int) -> int:
             return NOT_MINE
         take_management(m, kind)
         arrived(m, kind)
+        enter_smm(m, kind)  # the save area shows whether the processor was halted
         m.cpu.activity = ACTIVE
-        enter_smm(m, kind)
         program(m)
         return DONE
     if kind == events.NMI:
         if windows.nmi_blocked_by_processor(m):
+            if m.r.mode & HF_INHIBIT_IRQ != 0:
+                m.clock.attention = AFTER_SHADOW
             return NOT_MINE
         take_management(m, kind)
         arrived(m, kind)
-        m.cpu.activity = ACTIVE
         return exception_event(m, exceptions.NMI, NMI_TYPE)
     if kind == events.CMCI:
         take_management(m, kind)
@@ -125,11 +125,12 @@ def arrived(m: "State", kind: int) -> None:
 
 @kernel
 def exception_event(m: "State", vector: int, kind: int) -> int:
-    """An event without error code: a VM exit if the controls say so, else pending for delivery."""
+    """An event without error code: a VM exit (which saves the activity state as it is), else pending for delivery."""
     if m.vmx.non_root != 0:
         outcome = vmx_events.event_exits(m, vector, 0, kind)
         if outcome != DONE:
             return outcome
+    m.cpu.activity = ACTIVE
     pend(m, vector, kind, False, 0)
     return DONE
 
@@ -145,7 +146,6 @@ def interrupts(m: "State") -> int:
     if m.vmx.non_root != 0:
         outcome = vmx_events.event_exits(m, vector, 0, EXTERNAL_INTERRUPT)
         if outcome != DONE:
-            m.cpu.activity = ACTIVE
             if vmx_events.acknowledges(m):
                 acknowledge(m)
             return outcome

@@ -10,15 +10,15 @@ from vmxemu.jit import kernel
 from vmxemu.layout import u64 as U
 from vmxemu.outcome import DONE, NOT_MINE, RETRY, STOPPED
 from vmxemu.platform.ports import port_in, port_out
+from vmxemu.smm.io_smi import note_io_smi
 from vmxemu.timing import costs
 from vmxemu.timing.clock import charge_event
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-
-
 ELEMENTS_A_TURN = U(4096)
+SMI_COMMAND = U(0xB2)  # a write there raises an SMI
 
 
 @kernel
@@ -47,6 +47,8 @@ def execute(m: "State") -> int:
     if outcome == NOT_MINE:
         return unmodelled_port(m, io.port, io.size, value)
     if outcome == DONE:
+        if io.port == SMI_COMMAND:
+            note_io_smi(m)
         advance(m)
         m.clock.next_stop = 0  # a device may have raised or dropped its interrupt
         m.clock.deadline = 0
@@ -104,6 +106,8 @@ def element(m: "State", port: int, size: int) -> int:
         return outcome
     value = m.walk.value & size_mask(size)
     outcome = port_out(m, port, size, value)
+    if outcome == DONE and port == SMI_COMMAND:
+        note_io_smi(m)
     return unmodelled_port(m, port, size, value) if outcome == NOT_MINE else outcome
 
 

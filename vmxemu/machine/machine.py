@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from unicorn.unicorn_const import UC_HOOK_BLOCK, UC_HOOK_EDGE_GENERATED, UC_HOOK_INTR, UC_HOOK_TLB_FILL
+from unicorn.x86_const import UC_X86_INS_SYSCALL, UC_X86_INS_SYSENTER
 
 from vmxemu import report
 from vmxemu.configuration import Configuration, Injection, InputError
@@ -18,7 +19,7 @@ from vmxemu.layout import Record
 from vmxemu.machine import callbacks, loop
 from vmxemu.machine.injection import schedule
 from vmxemu.machine.memory_map import DEVICE_BASE, DEVICE_BYTES, MemoryMap
-from vmxemu.machine.reset import reset_processor
+from vmxemu.machine.reset import describe_platform, reset_processor
 from vmxemu.machine.result import RunResult, describe
 from vmxemu.machine.tlb_profile import install_tlb
 from vmxemu.machine.view import View
@@ -58,10 +59,9 @@ class Machine(View):
 
     def _describe_processor(self) -> None:
         m, configuration = self.state, self.configuration
-        m.platform.tsc_hz = configuration.frequency or self.profile.identity.tsc_hz
-        m.platform.lapic_hz = self.profile.identity.crystal_hz
+        describe_platform(m, self.profile, configuration.frequency)
         reset_platform(m)
-        reset_processor(m, self.profile)
+        reset_processor(m, self.profile, configuration.seed)
         install_tlb(m, self.profile)
         install_policy(m, configuration)
         m.clock.limit = configuration.max_cycles << 4
@@ -84,6 +84,8 @@ class Machine(View):
         engine.hook(UC_HOOK_INTR, callbacks.on_trap.address, m.address)
         engine.hook(UC_HOOK_BLOCK, callbacks.on_block.address, m.address)
         engine.hook(UC_HOOK_EDGE_GENERATED, callbacks.on_translation.address, m.address)
+        for instruction in (UC_X86_INS_SYSCALL, UC_X86_INS_SYSENTER):
+            engine.hook_instruction(instruction, callbacks.on_system_call.address, m.address)
         engine.map_device(VOID_HPA, 4096, callbacks.on_void_read.address, callbacks.on_void_write.address, m.address)
         engine.map_device(DEVICE_BASE, DEVICE_BYTES, callbacks.on_device_read.address, callbacks.on_device_write.address, m.address)
         self._translate = _native(callbacks.vmxemu_translate.address, 3)

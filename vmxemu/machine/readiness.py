@@ -18,6 +18,7 @@ def warm_up(progress: Callable[[str, int, int], None] | None = None) -> None:
         ("blocks", callbacks.on_block),
         ("code survey", callbacks.on_translation),
         ("port sites", callbacks.on_io_site),
+        ("system calls", callbacks.on_system_call),
         ("device reads", callbacks.on_device_read),
         ("device writes", callbacks.on_device_write),
         ("void reads", callbacks.on_void_read),

@@ -81,4 +81,4 @@ def _details(machine: "Machine") -> list[str]:
     from vmxemu.trace.show import as_text
 
     text = as_text(tuple(rule.name for rule in machine.configuration.policy))
-    return [*lines, *(text(event) for event in machine.recent_events(LAST_EVENTS))]
+    return [*lines, *(text(number, event) for number, event in enumerate(machine.recent_events(LAST_EVENTS)))]

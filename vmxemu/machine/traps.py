@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 from vmxemu import report
 from vmxemu.cpu import system
-from vmxemu.cpu.decode import decode
+from vmxemu.cpu.decode import LOCK, decode
 from vmxemu.cpu.delivery import deliver_once, escalate
+from vmxemu.cpu.system_calls import execute_system_call
+from vmxemu.cpu.layout import ACTIVE, HF_INHIBIT_IRQ
+from vmxemu.cpu.mov_cr import CLTS, GROUP_7, LMSW, MOV_FROM_CR, MOV_TO_CR, SMSW
 from vmxemu.engine.layout import NO_TRAP
 from vmxemu.isa import exceptions, exits
 from vmxemu.jit import kernel
@@ -36,21 +39,29 @@ from vmxemu.outcome import (
 )
 from vmxemu.outer.dispatch import handle_exit
 from vmxemu.outer.door import may_enter, note_entry, stands_at_door
+from vmxemu.smm.rsm import execute_rsm
+from vmxemu.timing import costs
+from vmxemu.timing.clock import charge_event
 from vmxemu.trace import events
 from vmxemu.trace.emit import emit
 from vmxemu.vmx import controls
 from vmxemu.vmx import events as vmx_events
+from vmxemu.vmx.control_registers import execute_guest_mov_cr
 from vmxemu.vmx.execute import execute_root
 from vmxemu.vmx.exit import leave
 from vmxemu.vmx.instructions import finish_vmx
+from vmxemu.vmx.intercepts import program
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
 EXCEPTION, LAST_EXCEPTION = U(0x140), U(0x15F)
-INVALID_OPCODE = U(0x146)
+INVALID_OPCODE, DEBUG = U(0x146), U(0x141)
+RSM = U(0x0FAA)
+SINGLE_STEP = U(1 << 14)  # BS, in DR6 and in the pending debug exceptions
+DEBUG_FACTS = U(0x600F)  # of the pending debug exceptions, what delivery adds to DR6
 MSR_TRAP, IO_TRAP = U(0x17C), U(0x17B)
-FILL_TRAP = U(0x1000)
+FILL_TRAP, SYSTEM_CALL_TRAP = U(0x1000), U(0x1002)
 EVENT_VALID, ERROR_VALID = U(1 << 31), U(1 << 11)
 TYPE_SHIFT, HARDWARE_EXCEPTION = U(8), U(3)
 # Vectors that push an error code: #DF #TS #NP #SS #GP #PF #AC #CP
@@ -63,8 +74,13 @@ BEYOND_DOUBLE_FAULT = U(0x100)
 @kernel
 def take(m: "State", trap: int) -> int:
     """What the trap means for the software that runs: an outcome, not yet carried through."""
+    if m.r.mode & HF_INHIBIT_IRQ == 0:
+        m.cpu.sti_shadow = 0
+        m.cpu.mov_ss_shadow = 0
     if trap == FILL_TRAP:
         return faults.failed_fill(m)
+    if trap == DEBUG:
+        return single_step(m)
     if EXCEPTION <= trap <= LAST_EXCEPTION and trap != INVALID_OPCODE:
         vector = trap - EXCEPTION
         if WITH_ERROR_CODE >> vector & 1 != 0:
@@ -87,6 +103,16 @@ def execute(m: "State", trap: int) -> int:
         return io.execute(m)
     if trap == MSR_TRAP:
         return msr.execute(m)
+    if trap == SYSTEM_CALL_TRAP:
+        return execute_system_call(m)
+    if m.cpu.insn.opcode == RSM:
+        outcome = execute_rsm(m)
+        if outcome == DONE:
+            program(m)
+        return outcome
+    if m.vmx.non_root != 0 and is_control_register_access(m):
+        charge_event(m, costs.CR_WRITE)
+        return execute_guest_mov_cr(m)
     if trap == INVALID_OPCODE:
         outcome = vmx_instruction(m) if m.vmx.non_root == 0 else NOT_MINE
         if outcome != NOT_MINE:
@@ -95,6 +121,26 @@ def execute(m: "State", trap: int) -> int:
     if outcome == RETRY and m.cpu.event_info & EVENT_VALID != 0 and m.vmx.non_root != 0:
         return software_event(m)
     return fault(exceptions.UD) if outcome == NOT_MINE else outcome
+
+
+@kernel
+def is_control_register_access(m: "State") -> bool:
+    """MOV CR, CLTS, SMSW, LMSW: in VMX non-root operation they see masks and read shadows."""
+    insn = m.cpu.insn
+    if insn.prefixes & LOCK != 0:
+        return False
+    if insn.opcode == GROUP_7:
+        which = insn.modrm >> 3 & 7
+        return which == SMSW or which == LMSW
+    return insn.opcode == MOV_FROM_CR or insn.opcode == MOV_TO_CR or insn.opcode == CLTS
+
+
+@kernel
+def single_step(m: "State") -> int:
+    """An instruction retired with RFLAGS.TF set; Unicorn has noted it in DR6, where it belongs only once the #DB is delivered."""
+    m.cpu.pending_debug = m.cpu.pending_debug | m.r.dr[6] & SINGLE_STEP
+    m.r.dr[6] = m.r.dr[6] & ~SINGLE_STEP
+    return fault(exceptions.DB)
 
 
 @kernel
@@ -133,6 +179,8 @@ def settle(m: "State", outcome: int) -> int:
                 outcome = deliver(m)
             elif stands_at_door(m):
                 outcome = handle_exit(m)
+            elif m.cpu.pending_debug & SINGLE_STEP != 0 and m.r.mode & HF_INHIBIT_IRQ == 0:
+                outcome = fault(exceptions.DB)
             else:
                 return DONE
         elif kind == FAULT:
@@ -194,6 +242,10 @@ def raise_fault(m: "State", outcome: int) -> int:
                 exit_outcome = vmx_events.event_exits(m, vector, error, HARDWARE_EXCEPTION)
                 if exit_outcome != DONE:
                     return exit_outcome
+    if vector == exceptions.DB:
+        m.r.dr[6] = m.r.dr[6] | m.cpu.pending_debug & DEBUG_FACTS
+        cpu.pending_debug = 0
+    cpu.activity = ACTIVE
     pend(m, vector, HARDWARE_EXCEPTION, has_error_code(outcome), error)
     return DONE
 

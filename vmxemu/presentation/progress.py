@@ -16,7 +16,7 @@ from vmxemu.trace.schema import Events
 
 REDRAW_SECONDS = 0.1
 SLOW_SECONDS = 1.0
-COMPILING = "compiling kernels (first run only) ..."
+COMPILING = "compiling the emulator's kernels (first run only, about a minute) ..."
 
 
 class Counters(Protocol):

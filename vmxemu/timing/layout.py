@@ -1,6 +1,10 @@
 """Virtual time."""
 
 from vmxemu.layout import Array, Layout, array, u64
+from vmxemu.layout import u64 as U
+
+ATTENTION = U(1)  # look where interrupts are enabled
+AFTER_SHADOW = U(2)  # look at the first block boundary without an interrupt shadow, whatever RFLAGS.IF
 
 
 class Clock(Layout):

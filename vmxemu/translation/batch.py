@@ -1,46 +1,128 @@
-"""Translation of arrays of addresses in one call."""
+"""Translation of arrays of addresses in one call.
+
+Each address is looked up, and costs and changes the TLB, in its turn. Where misses follow each other closely the
+walks for the next sixteen addresses are done ahead, in lockstep: they overlap as those of a processor would.
+"""
 
 from typing import TYPE_CHECKING, Any
 
 from vmxemu.jit import kernel
+from vmxemu.layout import u64 as U
 from vmxemu.translation.bits import CR0_PG, FRAME_MASK
-from vmxemu.translation.rights import page_offset, permitted, requirement
-from vmxemu.translation.tlb import MISS, current_pcid, drop, find, linear_space, stamp
-from vmxemu.translation.translate import translate, translate_missed, truncate
+from vmxemu.translation.inline import inlined
+from vmxemu.translation.lanes import LANES
+from vmxemu.translation.lockstep import count_walks, lockstep_possible, walk_ahead
+from vmxemu.translation.rights import CLASS_SHIFT, GLOBAL, page_offset, permitted, requirement
+from vmxemu.translation.tlb import (
+    GLOBAL_TAG,
+    MISS,
+    current_pcid,
+    drop,
+    find,
+    find_second,
+    insert,
+    insert_everywhere,
+    linear_space,
+    stamp,
+)
+from vmxemu.translation.translate import translate, truncate, walk_and_insert
 
 if TYPE_CHECKING:
     from vmxemu.state import State
+
+EVERYTHING = U(0xFFFFFFFFFFFFFFFF)
+CLOSE = U(4)  # misses no further apart than this are worth a walk ahead
+ALONE = U(16)  # how many addresses go without one after a walk ahead that did not do
 
 
 @kernel
 def translate_many(m: "State", glas: Any, access: int, hpas_out: Any, status_out: Any) -> int:
     """Translate `glas` one after the other with the state of now. Returns how many succeeded; others have hpa 0 and
-    their outcome.
+    their outcome. Of `m.walk` only `cycles_due` is kept up.
     """
     if m.r.cr[0] & CR0_PG == 0:
         return _one_by_one(m, glas, access, hpas_out, status_out)
     pcid, space, required = current_pcid(m), linear_space(m), requirement(m, access)
-    group = access >> 1 & 1
-    succeeded = group ^ group
-    for i in range(len(glas)):
-        gla = truncate(m, glas[i], access)
-        # the common case, without the results in m.walk
-        slot = find(m, group, gla, pcid, space)
+    group, mask = access >> 1 & 1, truncate(m, EVERYTHING, access)
+    count = U(len(glas))
+    # lanes of the latest walk ahead: their first address, which are done; where the next one may start
+    first, done, allowed = U(0), U(0), U(0) if lockstep_possible(m) else EVERYTHING
+    latest_miss, failed, i = U(0), U(0), U(0)
+    while i < count:
+        gla = glas[i] & mask
         m.tlb.clock = m.tlb.clock + 1
+        slot = find(m, group, gla, pcid, space)
         if slot != MISS:
             word = m.tlb.values[slot].word
             if permitted(word, required):
                 stamp(m, slot)
                 hpas_out[i] = word & FRAME_MASK | gla & page_offset(word)
                 status_out[i] = 0
-                succeeded = succeeded + 1
+                i = i + 1
                 continue
             drop(m, slot)
-        outcome = translate_missed(m, gla, access, pcid, space, required)
-        status_out[i] = outcome
-        hpas_out[i] = m.walk.hpa if outcome == 0 else 0
-        succeeded = succeeded + (1 if outcome == 0 else 0)
-    return succeeded
+        word = _second_level(m, group, gla, pcid, space, required)
+        if word == 0:
+            if i - first >= LANES or done == 0:
+                done = done ^ done
+                if i >= allowed and i - latest_miss <= CLOSE and i + LANES <= count:
+                    first, done = i, _look_ahead(m, glas, i, mask, access, required)
+            latest_miss = i
+            if done >> (i - first & 0x3F) & 1 != 0:
+                word = _take(m, i - first, group, gla, pcid, space)
+            else:
+                outcome = walk_and_insert(m, gla, access, pcid, space, required)
+                # it may have set flags in entries that were read ahead
+                done = done ^ done
+                allowed = i + ALONE if allowed != EVERYTHING else allowed
+                hpas_out[i] = m.walk.hpa if outcome == 0 else 0
+                status_out[i] = outcome
+                failed = failed + (1 if outcome != 0 else 0)
+                i = i + 1
+                continue
+        hpas_out[i] = word & FRAME_MASK | gla & page_offset(word)
+        status_out[i] = 0
+        i = i + 1
+    return count - failed
+
+
+@inlined
+def _second_level(m: "State", group: int, gla: int, pcid: int, space: int, required: int) -> int:
+    """Take a translation from the STLB to the first level: its word, or 0."""
+    slot = find_second(m, gla, pcid, space)
+    if slot == MISS:
+        return 0
+    value = m.tlb.values[slot]
+    word = value.word
+    if not permitted(word, required):
+        drop(m, slot)
+        return 0
+    stamp(m, slot)
+    m.tlb.stlb_hits = m.tlb.stlb_hits + 1
+    m.walk.cycles_due = m.walk.cycles_due + m.tlb.stlb_cycles
+    key_space = space | GLOBAL_TAG if word & GLOBAL != 0 else space
+    insert(m, group, gla, pcid, key_space, word >> CLASS_SHIFT & 3, word, value.gpa)
+    return word
+
+
+@inlined
+def _look_ahead(m: "State", glas: Any, start: int, mask: int, access: int, required: int) -> int:
+    for lane in range(LANES):
+        m.tlb.ahead_gla[lane] = glas[start + lane]
+    return walk_ahead(m, mask, access, required)
+
+
+@inlined
+def _take(m: "State", lane: int, group: int, gla: int, pcid: int, space: int) -> int:
+    """Account for a walk that was done ahead, and keep what it found: the word."""
+    word, references = m.tlb.ahead_word[lane], m.tlb.ahead_references[lane]
+    m.tlb.walks = m.tlb.walks + 1
+    m.tlb.references = m.tlb.references + references
+    m.walk.cycles_due = m.walk.cycles_due + m.tlb.walk_cycles + references * m.tlb.reference_cycles
+    count_walks(m, m.tlb.ahead_shape[lane], 1)
+    key_space = space | GLOBAL_TAG if word & GLOBAL != 0 else space
+    insert_everywhere(m, group, gla, pcid, key_space, word >> CLASS_SHIFT & 3, word, m.tlb.ahead_gpa[lane])
+    return word
 
 
 @kernel

@@ -80,7 +80,7 @@ def install(m: Any, geometry: Geometry) -> None:
         slots = int(array.first) + np.arange((int(array.set_mask) + 1) * int(array.stride))
         if array.ways:
             tlb.stamps.numpy[slots[(slots - int(array.first)) % int(array.stride) >= int(array.ways)]] = NEVER_VICTIM
-    tlb.hints.numpy[:] = CAPACITY - 1
+    tlb.hints.numpy[:] = tlb.large_hints.numpy[:] = CAPACITY - 1
     tlb.stlb_cycles, tlb.walk_cycles, tlb.reference_cycles = (
         geometry.stlb_cycles,
         geometry.walk_cycles,

@@ -9,12 +9,13 @@ mapping), and in 63:60 how many low bits of the tag do not count: 12 for a globa
 
 from typing import TYPE_CHECKING
 
-from vmxemu.jit import kernel
+from vmxemu.jit import address_of, kernel
 from vmxemu.layout import u64 as U
 from vmxemu.translation.bits import CR4_PCIDE, FRAME_MASK, PCID_MASK
 from vmxemu.translation.inline import apart, inlined
+from vmxemu.translation.lanes import lowest_bit, matching_bytes
 from vmxemu.translation.rights import CLASS_SHIFT
-from vmxemu.translation.tlb_layout import CLASS_1G, STLB
+from vmxemu.translation.tlb_layout import CLASS_1G, STLB, Tlb
 
 if TYPE_CHECKING:
     from vmxemu.state import State
@@ -27,7 +28,7 @@ GLOBAL_TAG = U(12 << 60)
 NO_SPACE = U(0x0FFF_FFFF_FFFF_FFFF)  # matches nothing
 VPID0_NUMBERS = U((1 << 20) - (1 << 16))
 PAGE = U(12)
-BYTE, EACH_BYTE, HIGH_BITS = U(0xFF), U(0x01010101), U(0x80808080)
+BYTE, FILTERS = U(0xFF), U(Tlb.FIELDS["filters"].offset)
 STAMP_SHIFT, SLOT_MASK = U(14), U(0x3FFF)
 NEVER_VICTIM = U(0xFFFF_FFFF_FFFF_FFFF)  # stamp of the entries that only fill up a stride
 NOT_CLASS = U(0xFFFF_FFFF_FFFF_FF3F)
@@ -80,20 +81,19 @@ def match(m: "State", slot: int, tag: int, space: int, found: int) -> int:
 
 @inlined
 def find_in(m: "State", number: int, page: int, tag: int, space: int) -> int:
-    """Slot of a translation in one array, or MISS."""
-    slot = set_of(m, number, page)
-    end = slot + m.tlb.arrays[number].stride
-    pattern = (page & 0xFF ^ page >> 8 & 0xFF) * EACH_BYTE
+    """Slot of a translation in one array, or MISS. Sixteen ways are looked through at a time."""
+    slot, ways = set_of(m, number, page), m.tlb.arrays[number].ways
+    filters = address_of(m.tlb) + FILTERS
     found = MISS
-    while slot < end:
-        unlike = m.tlb.filters[slot >> 2] ^ pattern
-        if unlike - EACH_BYTE & ~unlike & HIGH_BITS != 0:  # a byte of it is 0
-            found = match(m, slot, tag, space, found)
-            found = match(m, slot + 1, tag, space, found)
-            found = match(m, slot + 2, tag, space, found)
-            found = match(m, slot + 3, tag, space, found)
-        slot = slot + 4
-    return found
+    while True:
+        alike = matching_bytes(filters + slot, page ^ page >> 8) & ((1 << ways) - 1 if ways < 16 else 0xFFFF)
+        while alike != 0:
+            found = match(m, slot + lowest_bit(alike), tag, space, found)
+            alike = alike & alike - 1
+        if ways <= 16 or found != MISS:
+            return found
+        slot = slot + 16
+        ways = ways - 16
 
 
 @apart
@@ -107,9 +107,19 @@ def find_large(m: "State", group: int, address: int, pcid: int, space: int) -> i
             page = address >> shift
             found = find_in(m, number, page, page << shift | pcid, space | page_class << SIZE_SHIFT)
             if found != MISS:
+                if group != STLB:
+                    m.tlb.large_hints[group << 6 | address >> 21 & 0x3F] = found
                 return found
         page_class = page_class + 1
     return MISS
+
+
+@inlined
+def match_large(m: "State", slot: int, address: int, pcid: int, space: int) -> int:
+    """`slot` if it translates the address, whatever its page size, else MISS."""
+    size = m.tlb.spaces[slot] >> SIZE_SHIFT & 3
+    shift = PAGE + size * 9
+    return match(m, slot, address >> shift << shift | pcid, space | size << SIZE_SHIFT, MISS)
 
 
 @inlined
@@ -121,10 +131,15 @@ def find(m: "State", group: int, address: int, pcid: int, space: int) -> int:
     found = match(m, m.tlb.hints[hint], tag, space, MISS)
     if found != MISS:
         return found
+    large = m.tlb.live >> group * 3 & 6
+    if large != 0:
+        found = match_large(m, m.tlb.large_hints[group << 6 | address >> 21 & 0x3F], address, pcid, space)
+        if found != MISS:
+            return found
     found = find_in(m, group * 3, page, tag, space)
     if found != MISS:
         m.tlb.hints[hint] = found
-    elif m.tlb.live >> group * 3 & 6 != 0:
+    elif large != 0:
         found = find_large(m, group, address, pcid, space)
     return found
 
@@ -182,9 +197,7 @@ def insert(m: "State", group: int, address: int, pcid: int, space: int, page_cla
     frame_offset = ((1 << (PAGE + page_class * 9)) - 1) >> shift << shift
     m.tlb.tags[slot] = page << shift | pcid
     m.tlb.spaces[slot] = space | kept_class << SIZE_SHIFT
-    byte = (slot & 3) * 8
-    filter_byte = (page & 0xFF ^ page >> 8 & 0xFF) << byte
-    m.tlb.filters[slot >> 2] = m.tlb.filters[slot >> 2] & ~(BYTE << byte) | filter_byte
+    m.tlb.filters[slot] = (page ^ page >> 8) & BYTE
     value = m.tlb.values[slot]
     value.word = word & NOT_CLASS | kept_class << CLASS_SHIFT | (address & frame_offset)
     value.gpa = gpa | address & frame_offset

@@ -2,7 +2,7 @@
 level.
 """
 
-from vmxemu.layout import Array, Layout, array, u16, u32, u64
+from vmxemu.layout import Array, Layout, array, u8, u16, u64
 from vmxemu.layout import u64 as U
 
 CAPACITY = 12288  # entries of all arrays together, and one that is never filled
@@ -16,7 +16,7 @@ CLASS_4K, CLASS_2M, CLASS_1G, CLASS_4M = (
 
 
 class TlbArray(Layout):
-    """Geometry of one array. Ways are searched in fours: `stride` is `ways` rounded up, the rest is never filled."""
+    """Geometry of one array. A victim is looked for in fours: `stride` is `ways` rounded up, the rest is never filled."""
 
     ways: u64  # 0 = there is no such array: pages of this size are kept in the next smaller one
     stride: u64
@@ -63,6 +63,13 @@ class Tlb(Layout):
     # Entries. What one is looked up by: see translation.tlb for the bits of tag and space; space 0 = invalid.
     tags: Array[u64] = array(CAPACITY)
     spaces: Array[u64] = array(CAPACITY)
-    filters: Array[u32] = array(CAPACITY // 4)  # a byte of the page number per entry: spares most comparisons
+    filters: Array[u8] = array(CAPACITY + 16)  # a byte of the page number per entry: spares most comparisons
     values: Array[TlbValue] = array(CAPACITY)
     stamps: Array[u64] = array(CAPACITY)  # clock of the latest use << 14 | index; the oldest of a set is its victim
+    large_hints: Array[u16] = array(2 * 64)  # the same as `hints` for 2M and 1G pages
+    # Results of walks done ahead (translation.lockstep), one per lane
+    ahead_gla: Array[u64] = array(16)
+    ahead_word: Array[u64] = array(16)
+    ahead_gpa: Array[u64] = array(16)
+    ahead_shape: Array[u64] = array(16)
+    ahead_references: Array[u64] = array(16)

@@ -108,7 +108,7 @@ def translate_missed(m: "State", gla: int, access: int, pcid: int, space: int, r
             _cost(m, m.tlb.stlb_cycles)
             return _hit(m, slot, gla, access, required)
         drop(m, slot)
-    return _walk_and_insert(m, gla, access, pcid, space, required)
+    return walk_and_insert(m, gla, access, pcid, space, required)
 
 
 @inlined
@@ -125,8 +125,9 @@ def _hit(m: "State", slot: int, gla: int, access: int, required: int) -> int:
     return 0
 
 
-@inlined
-def _walk_and_insert(m: "State", gla: int, access: int, pcid: int, space: int, required: int) -> int:
+@apart
+def walk_and_insert(m: "State", gla: int, access: int, pcid: int, space: int, required: int) -> int:
+    """Walk, with results in `m.walk` and in the TLB."""
     walk = m.walk
     walk.gla = gla
     walk.references = 0

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from vmxemu.cpu.decode import advance
 from vmxemu.cpu.flags import read_flags, write_flags
-from vmxemu.cpu.layout import HF_CPL, HF_CS64, HF_LMA, HF_VM
+from vmxemu.cpu.layout import HF_CPL, HF_CS64, HF_LMA
+from vmxemu.cpu.mode import is_virtual_8086
 from vmxemu.isa import bits, capabilities, errors, exceptions
 from vmxemu.jit import kernel, load32
 from vmxemu.layout import u64 as U
@@ -48,7 +49,7 @@ VPID_ADDRESS, VPID_SINGLE, VPID_ALL, VPID_SINGLE_NOT_GLOBAL = U(0), U(1), U(2), 
 @kernel
 def wrong_mode(m: "State") -> bool:
     """Real-address, virtual-8086 or compatibility mode: VMX instructions are invalid opcodes there."""
-    if m.r.cr[0] & bits.CR0_PE == 0 or m.r.mode & HF_VM != 0:
+    if m.r.cr[0] & bits.CR0_PE == 0 or is_virtual_8086(m):
         return True
     return m.r.mode & HF_LMA != 0 and m.r.mode & HF_CS64 == 0
 
