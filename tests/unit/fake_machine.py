@@ -85,7 +85,7 @@ class Machine:
         for cycle, text in ((10**7, b"BEGIN b\n"), (2 * 10**7, b"END b op"), (2 * 10**7 + 1, b"s=77\n")):
             if self.cycles < cycle <= until:
                 for callback in self._output:
-                    callback("serial", text)
+                    callback("debug", text)
         self.cycles = until
         time.sleep(0.001)
         return RunResult("UNTIL" if until < 3 * 10**7 else "EXIT_PORT", 0)

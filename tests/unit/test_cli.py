@@ -25,9 +25,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathF
     fake_machine.install(modules)
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
-    kernels = tmp_path_factory.mktemp("kernels")
-    (kernels / "kernel.nbi").touch()
-    monkeypatch.setattr("vmxemu.jit.CACHE_FOLDER", kernels)
+    monkeypatch.setattr("vmxemu.cli.session.kernels_missing", lambda: False)
     yield
 
 
@@ -54,7 +52,7 @@ def one_line(capsys: Capture) -> str:
 def test_run_prints_guest_output_and_tables(rom: Path, capsys: Capture) -> None:
     assert main(["run", str(rom)]) == 0
     seen = capsys.readouterr()
-    assert seen.out.startswith("hello\nchecksum 1234\ndebug\n")
+    assert seen.out.startswith("hello\nchecksum 1234\nchecksum 1234\n")
     for text in (
         "Timeline",
         "EPT_VIOLATION",
@@ -73,7 +71,7 @@ def test_run_prints_guest_output_and_tables(rom: Path, capsys: Capture) -> None:
 def test_run_quiet_prints_only_guest_output(rom: Path, capsys: Capture) -> None:
     assert main(["run", str(rom), "--quiet"]) == 0
     seen = capsys.readouterr()
-    assert seen.out == "hello\nchecksum 1234\ndebug\n" + "checksum 1234\ndebug\n" * 2
+    assert seen.out == "hello\n" + "checksum 1234\n" * 3
     assert seen.err == ""
 
 
@@ -91,7 +89,19 @@ def test_run_json(rom: Path, capsys: Capture) -> None:
 def test_serial_goes_to_a_file(rom: Path, tmp_path: Path, capsys: Capture) -> None:
     assert main(["run", str(rom), "--quiet", "--serial", str(tmp_path / "serial")]) == 0
     assert (tmp_path / "serial").read_text() == "hello\n" + "checksum 1234\n" * 3
+    assert capsys.readouterr().out == ""
+
+
+def test_the_debug_port_is_shown_only_on_request(rom: Path, tmp_path: Path, capsys: Capture) -> None:
+    """It repeats what blobs say on the serial port; neither the terminal nor the expectations hear it."""
+    assert main(["run", str(rom), "--quiet", "--serial", str(tmp_path / "serial"), "--debugcon", "-"]) == 0
     assert capsys.readouterr().out == "debug\n" * 3
+    assert main(["run", str(rom), "--quiet", "--debugcon", str(tmp_path / "debug")]) == 0
+    assert (tmp_path / "debug").read_text() == "debug\n" * 3
+    assert capsys.readouterr().out == "hello\n" + "checksum 1234\n" * 3
+    scenario = tmp_path / "scenario.toml"
+    scenario.write_text('image = "rom.bin"\n[[expect]]\nname = "it"\noutput_lacks = "debug"\n')
+    assert main(["run", str(scenario), "--quiet"]) == 0
 
 
 EXPECTATIONS = [
@@ -346,11 +356,28 @@ def test_in_a_terminal(tmp_path: Path) -> None:
 
 
 def test_a_cold_start_says_what_it_waits_for(
-    rom: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    rom: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vmxemu.jit.CACHE_FOLDER", tmp_path)
+    monkeypatch.setattr("vmxemu.cli.session.kernels_missing", lambda: True)
     assert main(["run", str(rom)]) == 0
-    assert capsys.readouterr().err.startswith("vmxemu: compiling kernels (first run only) ...\n")
-    (tmp_path / "kernel.nbi").touch()
+    expected = "vmxemu: compiling the emulator's kernels (first run only, about a minute) ...\n"
+    assert capsys.readouterr().err.startswith(expected)
+    monkeypatch.setattr("vmxemu.cli.session.kernels_missing", lambda: False)
     assert main(["run", str(rom)]) == 0
     assert "compiling" not in capsys.readouterr().err
+
+
+def test_kernels_are_missing_until_the_largest_part_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vmxemu import jit
+    from vmxemu.cli import session
+
+    monkeypatch.undo()
+    monkeypatch.setattr(jit, "CACHE_FOLDER", tmp_path)
+    folder = tmp_path / jit._digest("vmxemu.machine.callbacks") / "machine_0"
+    folder.mkdir(parents=True)
+    (folder / "callbacks.vmxemu_translate-1.py311.nbi").touch()
+    assert session.kernels_missing()
+    (folder / "callbacks.vmxemu_step-1.py311.nbi").touch()
+    assert not session.kernels_missing()

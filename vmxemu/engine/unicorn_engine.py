@@ -101,6 +101,7 @@ class UnicornEngine:
         hidden[:0x1000] = 0
         hidden[0x40:0x50] = np.frombuffer(struct.pack("<QQ", HIDDEN_HPA + 0x1000, HIDDEN_HPA + 0x4000), np.uint8)
         self.map_memory(HIDDEN_HPA, hidden)
+        Record(Registers, self.registers_address).vmcb = HIDDEN_HPA
         sink = np.zeros(0x2000, np.uint8)
         aligned = -int(sink.ctypes.data) % 4096
         self.rom_sink = sink[aligned : aligned + 4096]

@@ -38,12 +38,13 @@ def handle_exit(m: "State") -> int:
     charge_event(m, costs.VMM1_DISPATCH)
     outer = m.outer
     outcome = DONE
+    exited = outer.pending_exit
+    outer.pending_exit = 0
     if outer.arrival != 0:
         outcome = decide(m)
         if m.cpu.in_smm != 0:
             return DONE  # the firmware's SMM handler runs; RSM comes back to the door
-    elif outer.pending_exit != 0:
-        outer.pending_exit = 0
+    elif exited != 0:
         v = vmcs_at(m.vmx.host_address)
         reason = v.vm_exit_reason
         if reason & ENTRY_FAILURE != 0:

@@ -3,7 +3,7 @@ instructions check as they do for the guest, and puts it back. Nothing of the ho
 
 from typing import TYPE_CHECKING
 
-from vmxemu.isa import controls
+from vmxemu.isa import bits
 from vmxemu.jit import kernel
 from vmxemu.layout import u64 as U
 from vmxemu.memory.physical import host_address
@@ -59,10 +59,17 @@ def as_host(m: "State", v: Vmcs) -> None:
     m.cpu.event_info = 0
     m.exit.interruption_info = 0
     save_guest_state(m, v, NO_REASON)
+    stand_at_door(m)
+
+
+@kernel
+def stand_at_door(m: "State") -> None:
+    """Be VMM1, as far as the next VM entry looks at the processor: at the door, in IA-32e mode, with no guest's paging in force."""
     m.paging.ept_pointer = 0
     m.paging.vpid = 0
     m.cpu.unrestricted = 0
     m.cpu.activity = 0
+    m.r.efer = m.r.efer | bits.EFER_LMA | bits.EFER_LME
     m.r.rip = m.outer.door
 
 
@@ -114,5 +121,3 @@ def set_primary(v: Vmcs, bit: int, on: bool) -> None:
     else:
         v.cpu_based_vm_exec_control = v.cpu_based_vm_exec_control & ~bit
 
-
-SECONDARY = controls.CPU_SECONDARY

@@ -10,7 +10,7 @@ from vmxemu.isa import exceptions
 from vmxemu.jit import copy_bytes, kernel
 from vmxemu.layout import u64 as U
 from vmxemu.memory.physical import host_address
-from vmxemu.outer.guest_view import NO_REASON, as_guest, host_of, make_current, vmcs01, vmcs02
+from vmxemu.outer.guest_view import NO_REASON, as_guest, host_of, make_current, stand_at_door, vmcs01, vmcs02
 from vmxemu.smm.entry import load_entry_state
 from vmxemu.smm.save_area import SAVE_AREA_OFFSET, save_area_read, save_area_write
 from vmxemu.trace import events
@@ -49,7 +49,7 @@ def enter(m: "State", command: int) -> None:
     first.exception_bitmap = first.exception_bitmap | INVALID_OPCODE_BIT  # RSM outside the processor's own SMM
     outer.virtual_smm = 1
     m.platform.smi_command = command
-    finish(m)
+    stand_at_door(m)
     make_current(m, outer.vmcs01, 1)
     emit(m, events.SMM_ENTER, command, outer.smbase, 1, 0, 0)
 
@@ -77,16 +77,6 @@ def leave(m: "State") -> None:
     m.r.cr[4] = m.r.cr[4] | VMXE
     save_guest_state(m, target, NO_REASON)
     outer.virtual_smm = 0
-    finish(m)
+    stand_at_door(m)
     make_current(m, outer.vmcs02 if from_level == LEVEL_2 else outer.vmcs01, from_level)
     emit(m, events.SMM_LEAVE, 0, outer.smbase, 1, 0, 0)
-
-
-@kernel
-def finish(m: "State") -> None:
-    """Be VMM1 again."""
-    m.paging.ept_pointer = 0
-    m.paging.vpid = 0
-    m.cpu.unrestricted = 0
-    m.cpu.activity = 0
-    m.r.rip = m.outer.door

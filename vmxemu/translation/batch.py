@@ -45,8 +45,8 @@ def translate_many(m: "State", glas: Any, access: int, hpas_out: Any, status_out
     pcid, space, required = current_pcid(m), linear_space(m), requirement(m, access)
     group, mask = access >> 1 & 1, truncate(m, EVERYTHING, access)
     count = U(len(glas))
-    # lanes of the latest walk ahead: their first address, which are done; where the next one may start
-    first, done, allowed = U(0), U(0), U(0) if lockstep_possible(m) else EVERYTHING
+    # the latest walk ahead: from which address on, to which, what is done; where the next one may start
+    first, end, done, allowed = U(0), U(0), U(0), U(0) if lockstep_possible(m) else EVERYTHING
     latest_miss, failed, i = U(0), U(0), U(0)
     while i < count:
         gla = glas[i] & mask
@@ -63,18 +63,15 @@ def translate_many(m: "State", glas: Any, access: int, hpas_out: Any, status_out
             drop(m, slot)
         word = _second_level(m, group, gla, pcid, space, required)
         if word == 0:
-            if i - first >= LANES or done == 0:
-                done = done ^ done
-                if i >= allowed and i - latest_miss <= CLOSE and i + LANES <= count:
-                    first, done = i, _look_ahead(m, glas, i, mask, access, required)
+            if i >= end and i >= allowed and i - latest_miss <= CLOSE and i + LANES <= count:
+                first, end, done = i, i + LANES, _look_ahead(m, glas, i, mask, access, required)
             latest_miss = i
-            if done >> (i - first & 0x3F) & 1 != 0:
+            if i < end and done >> (i - first) & 1 != 0:
                 word = _take(m, i - first, group, gla, pcid, space)
             else:
                 outcome = walk_and_insert(m, gla, access, pcid, space, required)
-                # it may have set flags in entries that were read ahead
-                done = done ^ done
-                allowed = i + ALONE if allowed != EVERYTHING else allowed
+                if i < end:  # the walk may have set flags in entries that were read ahead
+                    end, allowed = i, i + ALONE
                 hpas_out[i] = m.walk.hpa if outcome == 0 else 0
                 status_out[i] = outcome
                 failed = failed + (1 if outcome != 0 else 0)

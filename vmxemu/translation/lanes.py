@@ -90,41 +90,19 @@ for _operation, _instruction in OPERATIONS.items():
     _define(_operation, _instruction)
 
 
-def _compiled(argument_types: str, result: Any, generate: Callable[..., Any]) -> Any:
-    """An intrinsic from its argument types (v = Lanes, u = number), its result and what it generates."""
-    kinds = {"v": LANES_TYPE, "u": types.uint64}
-    sig = result(*[kinds[letter] for letter in argument_types])
+def _compiled(count: int, result: Any, generate: Callable[..., Any]) -> Any:
+    """An intrinsic of `count` arguments (Lanes or numbers as they come) from its result and what it generates."""
 
-    def lower(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        return generate(builder, *args)
+    def made(*arguments: Any) -> Any:
+        return result(*arguments), lambda _context, builder, _sig, args: generate(builder, *args)
 
-    if len(argument_types) == 1:
-
-        @intrinsic
-        def one(_context: Any, a: Any) -> Any:
-            return sig, lower
-
-        return one
-    if len(argument_types) == 2:
-
-        @intrinsic
-        def two(_context: Any, a: Any, b: Any) -> Any:
-            return sig, lower
-
-        return two
-    if len(argument_types) == 3:
-
-        @intrinsic
-        def three(_context: Any, a: Any, b: Any, c: Any) -> Any:
-            return sig, lower
-
-        return three
-
-    @intrinsic
-    def four(_context: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-        return sig, lower
-
-    return four
+    if count == 1:
+        return intrinsic(lambda _context, a: made(a))
+    if count == 2:
+        return intrinsic(lambda _context, a, b: made(a, b))
+    if count == 3:
+        return intrinsic(lambda _context, a, b, c: made(a, b, c))
+    return intrinsic(lambda _context, a, b, c, d: made(a, b, c, d))
 
 
 def _make_load(builder: Any, address: Any) -> Any:
@@ -221,18 +199,18 @@ if TYPE_CHECKING:
     def matching_bytes(address: int, byte: int) -> int: ...
     def lowest_bit(number: int) -> int: ...
 elif JIT_ON:
-    spread = _compiled("u", LANES_TYPE, _splat)
-    load_lanes = _compiled("u", LANES_TYPE, _make_load)
-    store_lanes = _compiled("uv", types.uint64, _make_store)  # gives the address
+    spread = _compiled(1, LANES_TYPE, _splat)
+    load_lanes = _compiled(1, LANES_TYPE, _make_load)
+    store_lanes = _compiled(2, types.uint64, _make_store)  # gives the address
     # the numbers at base + offsets in the lanes of the mask, `otherwise` in the others
-    gather = _compiled("uvvv", LANES_TYPE, _make_gather)
-    lane_bits = _compiled("v", types.uint64, _make_any)  # a mask as a number: bit n = lane n
-    equal = _compiled("vu", LANES_TYPE, _make_equal)
-    below = _compiled("vu", LANES_TYPE, _make_below)
-    choose = _compiled("vvv", LANES_TYPE, _make_choose)
+    gather = _compiled(4, LANES_TYPE, _make_gather)
+    lane_bits = _compiled(1, types.uint64, _make_any)  # a mask as a number: bit n = lane n
+    equal = _compiled(2, LANES_TYPE, _make_equal)
+    below = _compiled(2, LANES_TYPE, _make_below)
+    choose = _compiled(3, LANES_TYPE, _make_choose)
     # which of the 16 bytes at an address equal `byte`: bit n = byte n
-    matching_bytes = _compiled("uu", types.uint64, _make_matching)
-    lowest_bit = _compiled("u", types.uint64, _make_lowest)  # number of the lowest bit set; 64 for 0
+    matching_bytes = _compiled(2, types.uint64, _make_matching)
+    lowest_bit = _compiled(1, types.uint64, _make_lowest)  # number of the lowest bit set; 64 for 0
 else:
     spread = lambda number: np.full(COUNT, number, np.uint64)  # noqa: E731
     load_lanes = lambda address: _memory_of(address, COUNT, np.uint64).copy()  # noqa: E731
