@@ -160,7 +160,8 @@ def _phases(facts: Facts, names: Sequence[str]) -> str:
 
 
 def _one_decision_each(facts: Facts, wanted: bool) -> str:
-    arrived = sorted(int(record["serial"]) for record in _records(facts, "management"))
+    # Before VMM1 is up (level L0) the processor treats management interrupts itself.
+    arrived = sorted(int(record["serial"]) for record in _records(facts, "management") if record.get("level") != "L0")
     decided = sorted(int(record["serial"]) for record in _records(facts, "decisions"))
     if (arrived == decided) is wanted:
         return ""

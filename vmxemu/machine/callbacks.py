@@ -17,12 +17,14 @@ from vmxemu.layout import u64 as U
 from vmxemu.machine import event_poll
 from vmxemu.machine.faults import FILL_NOWHERE, FILL_POISON, FILL_TRANSLATION
 from vmxemu.machine.traps import settle, take
-from vmxemu.memory.layout import POISONED
+from vmxemu.memory.layout import MAPPED_ON_BEHALF, POISONED, RETIRED
 from vmxemu.memory.physical import ALL_ONES, hidden_smram, ram_offset
 from vmxemu.outcome import DONE, NOT_MINE
 from vmxemu.platform.mmio import is_device, mmio_read, mmio_write
 from vmxemu.state import State
 from vmxemu.timing.layout import AFTER_SHADOW
+from vmxemu.trace import events
+from vmxemu.trace.emit import emit
 from vmxemu.translation.layout import FETCH, IMPLICIT_SUPERVISOR, PERMIT_EXECUTE, PERMIT_READ, PERMIT_WRITE, READ, WRITE
 from vmxemu.translation.translate import translate
 
@@ -107,6 +109,8 @@ def fill_physical(m: "State", access: int, result: int) -> bool:
     offset = ram_offset(m, hpa)
     if offset != ALL_ONES and not hidden_smram(m, hpa):
         state = load8(m.memory.frames + (offset >> 12))
+        if state & 0x7F >= RETIRED and state & 0x7F != MAPPED_ON_BEHALF and m.vmx.non_root != 0:
+            forbidden_use(m, hpa, state & 0x7F)
         if state & 0x7F == POISONED:
             if engine.system_access & 2 == 0:
                 engine.fill_failed = FILL_POISON
@@ -141,6 +145,13 @@ def fill_physical(m: "State", access: int, result: int) -> bool:
     store64(result, hpa)
     store64(result + 8, granted)
     return True
+
+
+@kernel
+def forbidden_use(m: "State", hpa: int, state: int) -> None:
+    """A virtual machine reaches a frame that is retired or sequestered: a translation has outlived its mapping. It is recorded."""
+    m.outer.retired_uses = m.outer.retired_uses + 1
+    emit(m, events.FORBIDDEN, state, hpa, m.walk.gpa, m.walk.gla, 0)
 
 
 @native_callback(types.boolean(U64, U64, I32, U64, U64))

@@ -117,7 +117,7 @@ def management(m: "State", kind: int) -> int:
 def arrived(m: "State", kind: int) -> None:
     """Record the arrival; with the trap armed this would have been VMM1's."""
     taken = m.platform.management.taken
-    emit(m, events.ARRIVAL, kind, taken.serial, taken.hpa, taken.detail, 0)
+    emit(m, events.ARRIVAL, kind, taken.serial, taken.hpa, taken.detail, m.outer.level if m.outer.up != 0 else 0)
     if m.outer.up != 0:
         m.outer.bypasses = m.outer.bypasses + 1
         emit(m, events.BYPASS, kind, taken.serial, 0, 0, 0)

@@ -26,6 +26,8 @@ from vmxemu.machine.view import View
 from vmxemu.outer.policy import install_policy
 from vmxemu.platform.reset import reset as reset_platform
 from vmxemu.state import State
+from vmxemu.trace import events
+from vmxemu.trace.emit import emit
 from vmxemu.trace.layout import CAPACITY, Event, Trace
 from vmxemu.trace.schema import DTYPE
 
@@ -67,6 +69,7 @@ class Machine(View):
         m.clock.limit = configuration.max_cycles << 4
         m.trace.enabled = 1
         m.engine.trap = int(NO_TRAP)
+        emit(m, events.PHASE, events.PHASE_RESET, 0, 0, 0, 0)
 
     def _connect(self) -> None:
         """Hand the native callbacks to Unicorn."""

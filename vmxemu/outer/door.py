@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 REFUSED_BRING_UP = U(5)
 ALL_ONES = U(0xFFFFFFFFFFFFFFFF)
 WRITE_HALF = U(2048)
+VPID01, VPID02 = U(1), U(2)  # so that entering and leaving VM1 costs no translations
 # MSRs of VM1 that VMM1 answers for: feature control, SMBASE, machine check, VMX capabilities. First and last.
 INTERCEPTED = np.array([[0x3A, 0x3A], [0x9B, 0x9B], [0x9E, 0x9E], [0x179, 0x17B], [0x280, 0x29F], [0x400, 0x47F], [0x480, 0x493]], np.uint64)
 
@@ -73,10 +74,12 @@ def bring_up(m: "State") -> None:
     outer.feature_control = m.cpu.feature_control
     outer.nested.current = ALL_ONES
     outer.nested.vmxon_pointer = ALL_ONES
-    outer.vpid02 = 2
+    outer.vpid02 = VPID02
     virtual_mca.power_on(m)
     program_msr_bitmap(m, host_address(m, outer.msr_bitmap01))
     v.msr_bitmap = outer.msr_bitmap01
+    v.secondary_vm_exec_control = v.secondary_vm_exec_control | controls.SECONDARY_VPID
+    v.virtual_processor_id = VPID01
     own_processor_state(m, v)
     enable_banks(m)
     v.cpu_based_vm_exec_control = v.cpu_based_vm_exec_control | controls.CPU_MSR_BITMAPS
