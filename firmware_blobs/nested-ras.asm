@@ -1,5 +1,6 @@
 ; nested-ras: firmware boots the outer VMM (VMM1), announces the end of the boot phase, and a second VMM (VMM2) boots in VMM1's virtual
 ; machine and runs a guest (VM2) while management interrupts come in. Topology: layered.
+; Assembled with -DLATE it is late-vmm1: the firmware ends the boot phase before it asks for VMM1, which must be refused.
 ; Assembled with -DBARE it is vmm2-bare: the same VMM2 and VM2 on the bare processor, without the firmware's VMM1 part.
 ;
 ; Exit status: 0 VM2's checksums never changed; 2 an unexpected exception; 3..0x1F see the line of text that says why.

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from vmxemu.configuration.rates import Rate
 
 COLUMNS = ("what", "rate", "unit", "target", "of target", "operations", "time")
+TWIN_COLUMNS = ("C twin", "of C twin")
 
 
 @click.command()
@@ -21,27 +22,33 @@ def bench(which: str, as_json: bool) -> int:
     from vmxemu.configuration.rates import rates
 
     rows = rates(which)
-    measured = _translation(rows) if which == "ept" else _guest(rows)
+    measured, twins = _translation(rows) if which == "ept" else (_guest(rows), [{} for _ in rows])
     results = [
         {"name": row.name, "rate": ops / spent, "unit": row.unit, "target": row.target, "ops": ops, "seconds": spent}
-        for row, (ops, spent) in zip(rows, measured, strict=True)
+        | twin
+        for row, (ops, spent), twin in zip(rows, measured, twins, strict=True)
     ]
     if as_json:
         click.echo(json.dumps(results, indent=1))
         return OK
     from vmxemu.presentation.tables import show, table
 
-    show(table("", COLUMNS, [_cells(row) for row in results], COLUMNS[1:2] + COLUMNS[3:]))
+    columns = COLUMNS + TWIN_COLUMNS if which == "ept" else COLUMNS
+    show(table("", columns, [_cells(row) for row in results], columns[1:2] + columns[3:]))
     return OK
 
 
-def _translation(rows: "list[Rate]") -> list[tuple[int, float]]:
+def _translation(rows: "list[Rate]") -> tuple[list[tuple[int, float]], list[dict[str, Any]]]:
+    """(operations, seconds) of each row, and the rate of the twin in C."""
     from vmxemu.cli.session import say
 
     say("measuring (the first time, kernels are compiled before) ...")
-    from vmxemu.cli import translation_rates
+    from vmxemu.cli.translation_rates import Twin, measure
 
-    return [getattr(translation_rates, row.phase)() for row in rows]
+    twin = Twin.compiled()
+    found = [measure(row.phase, twin) for row in rows]
+    rates_of_twin = [f.operations / f.twin_seconds if f.twin_seconds else None for f in found]
+    return [(f.operations, f.seconds) for f in found], [{"twin_rate": rate} for rate in rates_of_twin]
 
 
 def _guest(rows: "list[Rate]") -> list[tuple[int, float]]:
@@ -53,7 +60,7 @@ def _guest(rows: "list[Rate]") -> list[tuple[int, float]]:
     progress = Progress(1, enabled=True)
     with Interrupts() as interrupts:
         try:
-            warm(progress, interrupts.check)
+            warm(progress, interrupts)
         except Stop:
             raise KeyboardInterrupt from None
         finally:
@@ -73,4 +80,8 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
     target = row["target"]
     share, goal = (f"{row['rate'] / target:.0%}", f">= {si(target)}") if target else ("", "")
-    return (row["name"], si(row["rate"]), row["unit"], goal, share, f"{row['ops']:,}", seconds(row["seconds"]))
+    cells = (row["name"], si(row["rate"]), row["unit"], goal, share, f"{row['ops']:,}", seconds(row["seconds"]))
+    if "twin_rate" not in row:
+        return cells
+    twin = row["twin_rate"]
+    return (*cells, si(twin), f"{row['rate'] / twin:.0%}") if twin else (*cells, "no compiler", "")

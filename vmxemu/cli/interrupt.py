@@ -9,8 +9,8 @@ from vmxemu.cli.status import INTERRUPTED, TERMINATED
 STATUS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
 
 
-class Stop(Exception):
-    """The user wants the run to end; `status` is the exit status."""
+class Stop(BaseException):
+    """The user wants the run to end; `status` is the exit status. No handler of errors on the way may take it for one."""
 
     def __init__(self, status: int) -> None:
         self.status = status
@@ -18,9 +18,13 @@ class Stop(Exception):
 
 
 class Interrupts:
-    """While entered, the first signal is only noted: `check` raises Stop. A second one ends things the hard way."""
+    """While entered, the first signal is only noted: `check` raises Stop. A second one ends things the hard way.
+
+    Where nothing can be spoiled, as in compiling, `at_once` is set and the first signal raises Stop itself.
+    """
 
     def __init__(self) -> None:
+        self.at_once = False
         self._status = 0
         self._before: dict[signal.Signals, Any] = {}
 
@@ -32,6 +36,8 @@ class Interrupts:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self._status = STATUS[signal.Signals(number)]
         self._restore()
+        if self.at_once:
+            self.check()
 
     def __enter__(self) -> Self:
         for number in STATUS:

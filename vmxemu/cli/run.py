@@ -82,7 +82,7 @@ def _run(configuration: "Configuration", options: dict[str, Any]) -> int:
         if writer is not None:
             stack.callback(writer.abandon)
         try:
-            session.warm(progress, interrupts.check)
+            session.warm(progress, interrupts)
             from vmxemu.machine import Machine
 
             machine = Machine(configuration)

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
@@ -65,17 +64,22 @@ def hertz_of(configuration: "Configuration") -> int:
     return cpus.load(configuration.cpu).identity.tsc_hz
 
 
-def warm(progress: Progress, check: Callable[[], None]) -> None:
-    """Compile or load all kernels, telling the user what he waits for."""
+def warm(progress: Progress, interrupts: Interrupts) -> None:
+    """Compile or load all kernels, telling the user what he waits for. Raises Stop as soon as he does not want to."""
+    interrupts.check()
+    interrupts.at_once = True
+    try:
+        _warm(progress)
+    finally:
+        interrupts.at_once = False
+
+
+def _warm(progress: Progress) -> None:
     cold = kernels_missing()
     progress.compiling(cold)
     from vmxemu.machine import warm_up
 
-    def step(name: str, done: int, total: int) -> None:
-        check()
-        progress.compiling(cold, name, done, total)
-
-    warm_up(step)
+    warm_up(lambda name, done, total: progress.compiling(cold, name, done, total))
 
 
 def kernels_missing() -> bool:

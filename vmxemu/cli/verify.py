@@ -60,7 +60,7 @@ def _replay(configuration: "Configuration", comparison: "Comparison", reader: "R
     progress = Progress(session.hertz_of(configuration), enabled=not quiet)
     with Interrupts() as interrupts:
         try:
-            session.warm(progress, interrupts.check)
+            session.warm(progress, interrupts)
             machine = _machine(configuration)
 
             def compare(events: "Events") -> None:

@@ -163,7 +163,9 @@ class Configuration(BaseModel):
         """The configuration as a JSON-able dict; the image is named by path and hash, not contained."""
         fields = self.model_dump(mode="json", exclude={"image"}, exclude_none=True)
         given = self.image
-        fields["image"] = {"name": given.name, "path": given.path, "sha256": given.sha256, "bytes": len(given.data)}
+        shipped = blobs.find_hash(given.sha256)  # is found by its hash anywhere: the path would only tell where we are installed
+        path = shipped.name if shipped else given.path
+        fields["image"] = {"name": given.name, "path": path, "sha256": given.sha256, "bytes": len(given.data)}
         return fields
 
     @classmethod

@@ -128,7 +128,9 @@ def migrations_table(facts: Facts) -> Table | None:
 def translation_table(translation: Facts) -> Table | None:
     """TLB and walk statistics, as they are named in the statistics."""
     rows = [(name.replace("_", " "), _figure(value)) for name, value in _flat(translation)]
-    return table("Translation", ("what", "value"), rows, ("value",)) if rows else None
+    if not rows or translation.get("tlb_lookups") == 0:  # paging was never on
+        return None
+    return table("Translation", ("what", "value"), rows, ("value",))
 
 
 def expectations_table(verdicts: Sequence[Facts]) -> Table | None:
