@@ -1,6 +1,7 @@
 ; nested-ras: firmware boots the outer VMM (VMM1), announces the end of the boot phase, and a second VMM (VMM2) boots in VMM1's virtual
 ; machine and runs a guest (VM2) while management interrupts come in. Topology: layered.
 ; Assembled with -DLATE it is late-vmm1: the firmware ends the boot phase before it asks for VMM1, which must be refused.
+; Assembled with -DSTOCK it is layered-firmware: VM1 runs the user's image, from the reset state, instead of our VMM2.
 ; Assembled with -DBARE it is vmm2-bare: the same VMM2 and VM2 on the bare processor, without the firmware's VMM1 part.
 ;
 ; Exit status: 0 VM2's checksums never changed; 2 an unexpected exception; 3..0x1F see the line of text that says why.
@@ -39,6 +40,7 @@ GUEST_STACK equ 0x9000
 PATTERN     equ 0x200000        ; 4 MiB: 2 MiB by 4-KiB pages, then 2 MiB by one 2-MiB page
 LARGE_PAGE  equ 0x400000
 PATTERN_END equ 0x600000
+START_IMAGE equ 0x564D5831      ; VMCALL: start the user's image
 FACTOR      equ 0x9E3779B97F4A7C15
 
 PASSES      equ 40
@@ -70,6 +72,16 @@ main64:
 
 ; ---- VM1 starts here, in 64-bit mode
 vm1_start:
+%ifdef STOCK
+            mov     ecx, VMXEMU_PHASE
+            mov     eax, 1
+            xor     edx, edx
+            wrmsr
+            say_line "firmware: VMM1 is up, the boot phase is over; VM1 starts the image"
+            mov     eax, START_IMAGE
+            vmcall                          ; VMM1 resets VM1: the image finds a processor after RESET
+            fail    13, "firmware: FAILED: VMM1 did not start the image"
+%else
 %ifndef BARE
             call    end_boot_phase
 %endif
@@ -77,6 +89,7 @@ vm1_start:
 %include "nested_vmm2_exits.inc"
 %include "nested_vmm2_events.inc"
 %include "nested_vm2.inc"
+%endif
 %include "ept_map.inc"
 %include "vmx_guest.inc"
 

@@ -10,7 +10,7 @@ STATUS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
 
 
 class Stop(BaseException):
-    """The user wants the run to end; `status` is the exit status. No handler of errors on the way may take it for one."""
+    """The user wants the run to end; `status` is the exit status. Not an error, so that no handler of errors takes it."""
 
     def __init__(self, status: int) -> None:
         self.status = status

@@ -29,7 +29,7 @@ class Ending:
 
 
 class Output:
-    """Where the guest's bytes go. `streams` maps a channel to its stream; others go to `default`, those of port 0xE9 nowhere."""
+    """Where the guest's bytes go. `streams` maps a channel to its stream; others go to `default`, port 0xE9 nowhere."""
 
     def __init__(self, progress: Progress, default: IO[bytes], streams: dict[str, IO[bytes]]) -> None:
         self._progress, self._default, self._streams = progress, default, streams

@@ -87,6 +87,7 @@ class Configuration(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=1 << 64)] = 0
     max_cycles: Annotated[Cycles, Field(ge=1)] = 20_000_000_000
     frequency: Hertz | None = None  # None: the profile's
+    boots_vmm1: bool = False  # layered: the image is the firmware that boots VMM1; else a stock firmware does, and starts the image
     trap: bool = True  # False: management interrupts take the processor's default way (negative control)
     invalidation: bool = True  # False: a migration leaves stale translations behind (negative control)
     thresholds: Thresholds = Thresholds()
@@ -101,6 +102,11 @@ class Configuration(BaseModel):
         for index, injection in enumerate(self.inject):
             self._check(injection, f"inject[{index}].")
         return self
+
+    @property
+    def stock_firmware(self) -> bool:
+        """Whether the stock firmware boots VMM1 and starts the image in VM1."""
+        return self.topology == "layered" and not self.boots_vmm1
 
     def check_injection(self, injection: Injection) -> None:
         """Raises InputError if this machine has no such memory or machine-check bank."""
@@ -163,7 +169,7 @@ class Configuration(BaseModel):
         """The configuration as a JSON-able dict; the image is named by path and hash, not contained."""
         fields = self.model_dump(mode="json", exclude={"image"}, exclude_none=True)
         given = self.image
-        shipped = blobs.find_hash(given.sha256)  # is found by its hash anywhere: the path would only tell where we are installed
+        shipped = blobs.find_hash(given.sha256)  # its path would only tell where this package is installed
         path = shipped.name if shipped else given.path
         fields["image"] = {"name": given.name, "path": path, "sha256": given.sha256, "bytes": len(given.data)}
         return fields

@@ -10,7 +10,7 @@ from unicorn.unicorn_const import UC_HOOK_BLOCK, UC_HOOK_EDGE_GENERATED, UC_HOOK
 from unicorn.x86_const import UC_X86_INS_SYSCALL, UC_X86_INS_SYSENTER
 
 from vmxemu import report
-from vmxemu.configuration import Configuration, Injection, InputError
+from vmxemu.configuration import Configuration, Injection, InputError, blobs
 from vmxemu.cpu.layout import Registers
 from vmxemu.engine.layout import NO_TRAP
 from vmxemu.engine.unicorn_engine import VOID_HPA, UnicornEngine
@@ -31,6 +31,7 @@ from vmxemu.trace.emit import emit
 from vmxemu.trace.layout import CAPACITY, Event, Trace
 from vmxemu.trace.schema import DTYPE
 
+STOCK_FIRMWARE = "layered-firmware"
 FIRST_SLICE_TICKS = 1 << 24
 SLICE_SECONDS = 0.1
 CHANNELS = {0: "serial", 1: "debug", 2: "debug402"}
@@ -47,7 +48,7 @@ class Machine(View):
         m = self.state
         m.r = self.engine.registers_address
         self.registers = Record(Registers, self.engine.registers_address)
-        self.memory_map = MemoryMap(m, self.engine, configuration.memory, configuration.image.data)
+        self.memory_map = MemoryMap(m, self.engine, configuration.memory, configuration.image.data, self._firmware())
         self._connect()
         self._describe_processor()
         self._output: list[Callable[[str, bytes], None]] = []
@@ -62,7 +63,7 @@ class Machine(View):
     def _describe_processor(self) -> None:
         m, configuration = self.state, self.configuration
         describe_platform(m, self.profile, configuration.frequency)
-        reset_platform(m)
+        self._reset_platform()
         reset_processor(m, self.profile, configuration.seed)
         install_tlb(m, self.profile)
         install_policy(m, configuration)
@@ -70,6 +71,24 @@ class Machine(View):
         m.trace.enabled = 1
         m.engine.trap = int(NO_TRAP)
         emit(m, events.PHASE, events.PHASE_RESET, 0, 0, 0, 0)
+
+    def _firmware(self) -> bytes:
+        """The stock firmware that boots VMM1, if the image does not do that itself."""
+        if not self.configuration.stock_firmware:
+            return b""
+        path = blobs.find_image(STOCK_FIRMWARE)
+        if path is None:
+            raise InputError(STOCK_FIRMWARE, "the stock firmware of the layered topology is not installed")
+        return path.read_bytes()
+
+    def _reset_platform(self) -> None:
+        """CMOS tells the image how much memory it has: under VMM1 the sequestered region and SMRAM are not part of it."""
+        memory = self.state.memory
+        low = int(memory.low_bytes)
+        if self.configuration.stock_firmware:
+            memory.low_bytes = memory.sequestered_base
+        reset_platform(self.state)
+        memory.low_bytes = low
 
     def _connect(self) -> None:
         """Hand the native callbacks to Unicorn."""

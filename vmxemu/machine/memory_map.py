@@ -22,14 +22,17 @@ Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 class MemoryMap:
     """Allocates and maps; keeps the buffers alive. Untouched memory costs nothing: it is anonymous and zero."""
 
-    def __init__(self, m: Record, engine: UnicornEngine, memory: Any, image: bytes) -> None:
+    def __init__(self, m: Record, engine: UnicornEngine, memory: Any, image: bytes, firmware: bytes = b"") -> None:
+        """`firmware`, if any, stands behind the image in the ROM and owns the reset vector."""
+        m.memory.image_bytes = len(image) if firmware else 0
         low, high = memory.low_bytes, memory.high_bytes
         self._anonymous = mmap.mmap(-1, low + high)
         self.ram: Bytes = np.frombuffer(self._anonymous, np.uint8)
-        rom_bytes = -(-len(image) // 4096) * 4096
+        rom = image + firmware
+        rom_bytes = -(-len(rom) // 4096) * 4096
         self._rom_anonymous = mmap.mmap(-1, rom_bytes)
         self.rom: Bytes = np.frombuffer(self._rom_anonymous, np.uint8)
-        self.rom[rom_bytes - len(image) :] = np.frombuffer(image, np.uint8)
+        self.rom[rom_bytes - len(rom) :] = np.frombuffer(rom, np.uint8)
         self.frames: Bytes = np.zeros((low + high) // 4096, np.uint8)
         self.poison = np.zeros(int(POISON_CAPACITY), np.uint64)
         self.dirty_code = np.zeros(int(DIRTY_CODE_CAPACITY), np.uint64)

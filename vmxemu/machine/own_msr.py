@@ -47,6 +47,8 @@ def read_msr(m: "State", index: int) -> int:
         m.walk.value = m.memory.tseg_base | m.memory.tseg_bytes >> 12
     elif index == msrs.VMXEMU_SMRAM_LOCK:
         m.walk.value = m.memory.smram_locked
+    elif index == msrs.VMXEMU_IMAGE_BYTES:
+        m.walk.value = m.memory.image_bytes
     else:
         return NOT_MINE
     return DONE
@@ -74,6 +76,6 @@ def write_msr(m: "State", index: int, value: int) -> int:
         m.memory.smram_locked = 1
         m.engine.flush = 1
         return DONE
-    if msrs.VMXEMU_DOOR <= index <= msrs.VMXEMU_SMRAM_LOCK:
+    if msrs.VMXEMU_DOOR <= index <= msrs.VMXEMU_IMAGE_BYTES:
         return fault_with(exceptions.GP, 0)
     return NOT_MINE

@@ -34,3 +34,4 @@ class Memory(Layout):
     rom_sink: u64  # host address of the page that takes stores to ROM
     device_base: u64  # the window of memory-mapped devices (one Unicorn mapping)
     device_bytes: u64
+    image_bytes: u64  # the user's image below the stock firmware in the ROM, 0 = the image is the firmware

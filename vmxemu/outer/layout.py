@@ -124,3 +124,4 @@ class Outer(Layout):
     saved: SavedPaging
     error_detail: u64
     delivered: Array[u64] = array(8)  # by management kind
+    image_started: u64  # the stock firmware has handed VM1 to the user's image

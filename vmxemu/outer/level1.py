@@ -14,6 +14,7 @@ from vmxemu.memory.physical import is_ram
 from vmxemu.outcome import DONE, EPT_MISCONFIG, EPT_VIOLATION, NOT_MINE, STOPPED, fault, fault_with, kind_of
 from vmxemu.outer import nested, virtual_mca, virtual_smm
 from vmxemu.outer.ept_tables import FRAME_MASK, FROM_POOL, NOT_MAPPED, WRITE_BACK, map_page
+from vmxemu.outer.image import start_image, wants_image
 from vmxemu.outer.guest_view import as_guest, as_host, hpa_of, inject, reinject_interrupted, skip_instruction, vmcs01
 from vmxemu.platform import msr as platform_msr
 from vmxemu.trace import events
@@ -39,6 +40,9 @@ def handle(m: "State", reason: int) -> int:
     v = vmcs01(m)
     if reason == exits.RDMSR or reason == exits.WRMSR:
         return access_msr(m, v, reason)
+    if reason == exits.VMCALL and wants_image(m):
+        start_image(m, v)
+        return DONE
     if exits.VMCALL <= reason <= exits.VMXON or reason == exits.INVEPT or reason == exits.INVVPID:
         outcome = nested.emulate(m, reason)
         return memory_fault(m, v) if kind_of(outcome) == EPT_VIOLATION or kind_of(outcome) == EPT_MISCONFIG else outcome
@@ -183,7 +187,7 @@ def read_msr(m: "State", index: int) -> int:
     if index == msrs.VMXEMU_MEMORY_BYTES:
         m.walk.value = m.memory.sequestered_base + m.memory.high_bytes
         return DONE
-    if msrs.VMXEMU_DOOR <= index <= msrs.VMXEMU_SMRAM_LOCK:
+    if msrs.VMXEMU_DOOR <= index <= msrs.VMXEMU_IMAGE_BYTES:
         return refuse(m, REFUSED_DOOR if index == msrs.VMXEMU_DOOR else REFUSED_MSR, index)
     outcome = virtual_mca.read(m, index)
     if outcome == NOT_MINE:
@@ -200,7 +204,7 @@ def write_msr(m: "State", index: int, value: int) -> int:
             outer.run_time = 1
             emit(m, events.PHASE, events.PHASE_RUN_TIME, 0, 0, 0, 0)
         return DONE
-    if msrs.VMXEMU_DOOR <= index <= msrs.VMXEMU_SMRAM_LOCK:
+    if msrs.VMXEMU_DOOR <= index <= msrs.VMXEMU_IMAGE_BYTES:
         return refuse(m, REFUSED_TRAP if index == msrs.VMXEMU_TRAP_CONTROL else REFUSED_MSR, index)
     if index == msrs.IA32_FEATURE_CONTROL:
         if outer.feature_control & 1 != 0:

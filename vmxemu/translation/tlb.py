@@ -9,7 +9,7 @@ mapping), and in 63:60 how many low bits of the tag do not count: 12 for a globa
 
 from typing import TYPE_CHECKING
 
-from vmxemu.jit import address_of, kernel
+from vmxemu.jit import address_of, kernel, load32, store32
 from vmxemu.layout import u64 as U
 from vmxemu.translation.bits import CR4_PCIDE, FRAME_MASK, PCID_MASK
 from vmxemu.translation.inline import apart, inlined
@@ -28,7 +28,9 @@ GLOBAL_TAG = U(12 << 60)
 NO_SPACE = U(0x0FFF_FFFF_FFFF_FFFF)  # matches nothing
 VPID0_NUMBERS = U((1 << 20) - (1 << 16))
 PAGE = U(12)
-BYTE, FILTERS = U(0xFF), U(Tlb.FIELDS["filters"].offset)
+BYTE, EACH_BYTE, HIGH_BITS = U(0xFF), U(0x01010101), U(0x80808080)
+FOUR = U(0xFFFF_FFFF_FFFF_FFFC)
+FILTERS = U(Tlb.FIELDS["filters"].offset)
 STAMP_SHIFT, SLOT_MASK = U(14), U(0x3FFF)
 NEVER_VICTIM = U(0xFFFF_FFFF_FFFF_FFFF)  # stamp of the entries that only fill up a stride
 NOT_CLASS = U(0xFFFF_FFFF_FFFF_FF3F)
@@ -85,6 +87,14 @@ def find_in(m: "State", number: int, page: int, tag: int, space: int) -> int:
     slot, ways = set_of(m, number, page), m.tlb.arrays[number].ways
     filters = address_of(m.tlb) + FILTERS
     found = MISS
+    if ways <= 4:
+        # A wider load would have to wait for the latest insertions of neighbours to reach the cache.
+        unlike = load32(filters + slot) ^ ((page ^ page >> 8) & BYTE) * EACH_BYTE
+        alike = unlike - EACH_BYTE & ~unlike & HIGH_BITS  # at least where a byte of it is 0
+        while alike != 0:
+            found = match(m, slot + (lowest_bit(alike) >> 3), tag, space, found)
+            alike = alike & alike - 1
+        return found
     while True:
         alike = matching_bytes(filters + slot, page ^ page >> 8) & ((1 << ways) - 1 if ways < 16 else 0xFFFF)
         while alike != 0:
@@ -197,7 +207,8 @@ def insert(m: "State", group: int, address: int, pcid: int, space: int, page_cla
     frame_offset = ((1 << (PAGE + page_class * 9)) - 1) >> shift << shift
     m.tlb.tags[slot] = page << shift | pcid
     m.tlb.spaces[slot] = space | kept_class << SIZE_SHIFT
-    m.tlb.filters[slot] = (page ^ page >> 8) & BYTE
+    word, byte = address_of(m.tlb) + FILTERS + (slot & FOUR), (slot & 3) * 8
+    store32(word, load32(word) & ~(BYTE << byte) | ((page ^ page >> 8) & BYTE) << byte)
     value = m.tlb.values[slot]
     value.word = word & NOT_CLASS | kept_class << CLASS_SHIFT | (address & frame_offset)
     value.gpa = gpa | address & frame_offset
