@@ -48,12 +48,14 @@ main64:     mov     edi, VMXON_PAGE
             jmp     finish64
 .on:        call    build_ept
             call    build_far
+            or      dword [want_cpu2], SECONDARY_VPID ; as every hypervisor does: entry and exit need not forget translations
             mov     edi, phases
 .phase:     push    rdi
             mov     rdi, VMCS_PAGE
             call    fresh_vmcs
             mov     byte [launched], 0
             call    reset_fields
+            vmset   VIRTUAL_PROCESSOR_ID, 1
             call    apply_controls
             jc      no_control
             mov     rdi, [rsp]

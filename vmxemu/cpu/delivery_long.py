@@ -31,14 +31,14 @@ def _read_idt(m: "State", vector: int, info: int) -> int:
     if vector * 16 + 15 > m.r.seg[IDTR].limit:
         return fault_with(exceptions.GP, d.gate_error)
     at = m.r.seg[IDTR].base + vector * 16
-    outcome = read_linear(m, at + 8, 4, SYSTEM_READ)
-    if outcome != DONE:
-        return outcome
-    high = m.walk.value
     outcome = read_linear(m, at, 8, SYSTEM_READ)
     if outcome != DONE:
         return outcome
     gate = m.walk.value
+    outcome = read_linear(m, at + 8, 4, SYSTEM_READ)
+    if outcome != DONE:
+        return outcome
+    high = m.walk.value
     read_gate(m, gate)
     d.offset = d.offset | high << 32
     if d.gate_type != INTERRUPT_GATE and d.gate_type != TRAP_GATE:

@@ -2,14 +2,17 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from vmxemu import report
-from vmxemu.cpu.layout import CS
+from vmxemu.cpu.decode import decode
+from vmxemu.cpu.layout import CS, SS
 from vmxemu.isa import exceptions, exits
 from vmxemu.jit import kernel, load64
 from vmxemu.layout import u64 as U
 from vmxemu.memory.frames import is_poisoned
 from vmxemu.memory.physical import host_address
-from vmxemu.outcome import DONE, EPT_VIOLATION, FAULT, POISON, RETRY, STOPPED, kind_of, vector_of, vm_exit
+from vmxemu.outcome import DONE, EPT_VIOLATION, FAULT, POISON, RETRY, STOPPED, fault_with, kind_of, vector_of, vm_exit
 from vmxemu.platform.mca import log_consumption
 from vmxemu.translation.access import read_linear
 from vmxemu.translation.layout import FETCH, IMPLICIT_SUPERVISOR
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
 
 FILL_TRANSLATION, FILL_POISON, FILL_NOWHERE = U(1), U(2), U(3)
 CPL3 = U(3)
+LARGEST_OPERAND = U(512)  # FXSAVE's
+# PUSH, POP, PUSHF, POPF, RET, ENTER, LEAVE, far RET, IRET, CALL, group 5, PUSH and POP of FS and GS; 50h to 5Fh besides
+STACK_OPCODES = np.array([0x68, 0x6A, 0x8F, 0x9C, 0x9D, 0xC2, 0xC3, 0xC8, 0xC9, 0xCA, 0xCB, 0xCF, 0xE8, 0xFF, 0x0FA0, 0x0FA1, 0x0FA8, 0x0FA9], dtype=np.uint64)
+STACK_OPCODE_COUNT = U(len(STACK_OPCODES))
 
 
 @kernel
@@ -52,7 +59,24 @@ def failed_fill(m: "State") -> int:
             outcome = repeated
         else:
             outcome = translate(m, gla, access)
+    if kind_of(outcome) == FAULT and vector_of(outcome) == exceptions.GP and access != FETCH and is_stack_access(m, gla):
+        return fault_with(exceptions.SS, 0)
     return outcome
+
+
+@kernel
+def is_stack_access(m: "State", gla: int) -> bool:
+    """Whether the instruction at CS:RIP reaches this non-canonical address through SS."""
+    if decode(m) != DONE:
+        return False
+    insn = m.cpu.insn
+    if insn.is_memory != 0 and gla - insn.linear < LARGEST_OPERAND:
+        return insn.segment == SS
+    opcode = insn.opcode
+    for i in range(STACK_OPCODE_COUNT):
+        if STACK_OPCODES[i] == opcode:
+            return True
+    return opcode & U(0xFFF0) == 0x50 or insn.is_memory != 0 and insn.segment == SS
 
 
 @kernel

@@ -7,7 +7,7 @@ from vmxemu.isa import controls
 from vmxemu.jit import kernel
 from vmxemu.layout import u64 as U
 from vmxemu.outcome import DONE, STOPPED, VMFAIL, kind_of
-from vmxemu.outer import level1, level2
+from vmxemu.outer import level1, level2, nested
 from vmxemu.outer.decide import decide
 from vmxemu.outer.door import stands_at_door
 from vmxemu.outer.ept02 import eptp02
@@ -64,7 +64,13 @@ def resume(m: "State") -> int:
     outcome = enter(m, 0)
     if kind_of(outcome) == VMFAIL:
         return broken(m, outcome)
-    if m.vmx.non_root == 0:
+    if m.vmx.non_root != 0:
+        return DONE
+    v = vmcs_at(m.vmx.host_address)
+    if m.outer.level != LEVEL_2:
+        return broken(m, v.vm_exit_reason)
+    nested.fail(m, v.vm_exit_reason & BASIC, v.exit_qualification)  # VMM2's own doing: an MSR that cannot be loaded
+    if kind_of(enter(m, 0)) == VMFAIL or m.vmx.non_root == 0:
         return broken(m, vmcs_at(m.vmx.host_address).vm_exit_reason)
     return DONE
 

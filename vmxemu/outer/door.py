@@ -66,6 +66,7 @@ def bring_up(m: "State") -> None:
     outer.msr_bitmap01 = take_frame(m, VMM1_OWN)
     outer.msr_bitmap02 = take_frame(m, VMM1_OWN)
     outer.lists02 = take_frame(m, VMM1_OWN)
+    outer.stores02 = take_frame(m, VMM1_OWN)
     outer.smm_backup = take_frame(m, VMM1_OWN)
     second = vmcs02(m)
     second.revision = v.revision

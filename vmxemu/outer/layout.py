@@ -125,3 +125,4 @@ class Outer(Layout):
     error_detail: u64
     delivered: Array[u64] = array(8)  # by management kind
     image_started: u64  # the stock firmware has handed VM1 to the user's image
+    stores02: u64  # page for the MSR-store area

@@ -136,4 +136,3 @@ def merge_transitions(v01: Vmcs, v02: Vmcs, v12: Vmcs) -> None:
     v02.vm_entry_exception_error_code = v12.vm_entry_exception_error_code
     v02.vm_entry_instruction_len = v12.vm_entry_instruction_len
     v02.vm_exit_msr_load_count = 0
-    v02.vm_exit_msr_store_count = 0

@@ -7,20 +7,21 @@ from vmxemu.jit import kernel
 from vmxemu.layout import u64 as U
 from vmxemu.outcome import DONE, EPT_MISCONFIG, EPT_VIOLATION, FAULT, kind_of, vmfail
 from vmxemu.outer.ept02 import drop_all
-from vmxemu.outer.guest_view import as_guest, as_host, host_of, inject, vmcs01, vmcs12
+from vmxemu.outer.guest_view import as_guest, as_host, host_of, inject, make_current, vmcs01, vmcs12
 from vmxemu.outer.merge import enter_vm2
+from vmxemu.outer.msr_lists import switch_to_vm1
 from vmxemu.outer.reflect import load_host
 from vmxemu.trace import events
 from vmxemu.trace.emit import emit
 from vmxemu.translation.invalidate import invvpid
 from vmxemu.vmx import instructions as vmx
 from vmxemu.vmx.checks_controls import check_controls
-from vmxemu.vmx.checks_guest import check_guest_but_link, check_pdptes, qualification_of
+from vmxemu.vmx.checks_guest import check_guest_but_link, check_link_pointer, check_pdptes, qualification_of
 from vmxemu.vmx.checks_host import check_host_of
 from vmxemu.vmx.entry import launch_fails
 from vmxemu.vmx.execute import apply, fetch_operand, may_execute, takes_pointer
 from vmxemu.vmx.operands import read_register
-from vmxemu.vmx.vmcs import LAUNCHED, NO_VMCS
+from vmxemu.vmx.vmcs import LAUNCHED
 
 if TYPE_CHECKING:
     from vmxemu.state import State
@@ -42,13 +43,14 @@ def emulate(m: "State", reason: int) -> int:
         as_host(m, v01)
         return outcome
     operand = nested.current
-    if not (launches and outcome == DONE):
+    entering = launches and outcome == DONE
+    if not entering:
         outcome = vmx.finish_vmx(m, nested, outcome)
     emit(m, events.NESTED, reason, outcome, operand, 0, 0)
     as_host(m, v01)
     if kind_of(outcome) == FAULT:
         inject(m, v01, outcome)
-    elif launches and outcome == DONE:
+    elif entering:
         launch(m)
     return DONE
 
@@ -114,8 +116,8 @@ def launch(m: "State") -> None:
     nested = m.outer.nested
     v12 = vmcs12(m)
     failed = check_guest_but_link(m, v12)
-    if failed == 0 and v12.vmcs_link_pointer != NO_VMCS:
-        failed = U(255)
+    if failed == 0:
+        failed = check_link_pointer(m, v12, host_of(m, v12.vmcs_link_pointer), nested.current)
     if failed == 0:
         failed = check_pdptes(m, v12)
     if failed != 0:
@@ -136,4 +138,6 @@ def fail(m: "State", reason: int, qualification: int) -> None:
     v12.vm_exit_reason = reason | ENTRY_FAILURE
     v12.exit_qualification = qualification
     load_host(m, vmcs01(m), v12)
+    make_current(m, m.outer.vmcs01, 1)
+    switch_to_vm1(m, v12)
     emit(m, events.REFLECT, reason, qualification, 0, 0, 0)

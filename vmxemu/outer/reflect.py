@@ -8,7 +8,7 @@ from vmxemu.isa import bits, controls, fields
 from vmxemu.jit import address_of, kernel, load64, store64
 from vmxemu.layout import u64 as U
 from vmxemu.outer.guest_view import VALID, make_current, vmcs01, vmcs02, vmcs12
-from vmxemu.outer.msr_lists import switch_to_vm1
+from vmxemu.outer.msr_lists import give_stored, switch_to_vm1
 from vmxemu.timing import costs
 from vmxemu.timing.clock import charge_event
 from vmxemu.trace import events
@@ -86,6 +86,7 @@ def finish(m: "State", v02: Vmcs, v12: Vmcs) -> None:
     save_guest(v02, v12)
     v12.vm_entry_controls = entry_controls | v02.vm_entry_controls & controls.ENTRY_IA32E_GUEST
     v12.vm_entry_intr_info_field = v12.vm_entry_intr_info_field & ~VALID
+    give_stored(m, v02, v12)
     load_host(m, vmcs01(m), v12)
     make_current(m, m.outer.vmcs01, 1)
     switch_to_vm1(m, v12)

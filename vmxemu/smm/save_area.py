@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vmxemu.cpu.flags import read_flags, write_flags
-from vmxemu.cpu.layout import ACTIVE, GDTR, HALTED, HF_INHIBIT_IRQ, IDTR, LDTR
+from vmxemu.cpu.layout import ACTIVE, GDTR, HALTED, HF_INHIBIT_IRQ, IDTR, LDTR, SEG_P
 from vmxemu.cpu.mode import cpl, refresh_mode, set_interrupt_shadow
 from vmxemu.cpu.nmi import block_nmi
 from vmxemu.isa import smm_map
@@ -76,7 +76,7 @@ def _write_segments(m: "State", area: int) -> None:
         store32(area + LIMIT[i], segment.limit)
         if i < 8:
             store32(area + SELECTOR[i], segment.selector)
-            unusable = UNUSABLE if segment.flags & FLAG_UNUSABLE != 0 else 0
+            unusable = UNUSABLE if segment.flags & SEG_P == 0 else 0
             store32(area + SEGMENT_RIGHTS[i], segment.flags >> 8 & RIGHTS | unusable)
         if i < 6:
             store64(area + BASE[i], segment.base)

@@ -18,8 +18,6 @@ from vmxemu.translation.bits import (
     CR4_PGE,
     EFER_LMA,
     EFER_NXE,
-    EPT_A,
-    EPT_D,
     EPT_LARGE,
     EPT_READ,
     EPT_VPID_CAP,
@@ -40,7 +38,7 @@ from vmxemu.translation.guest import ABOVE_PAT, READ_OR_WRITE
 from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.lanes import below, choose, equal, gather, lane_bits, load_lanes, spread, store_lanes
 from vmxemu.translation.layout import WRITE
-from vmxemu.translation.rights import CLASS_SHIFT, GLOBAL, GUEST_CLASS_SHIFT, RIGHTS
+from vmxemu.translation.rights import CLASS_SHIFT, GUEST_CLASS_SHIFT, RIGHTS
 from vmxemu.translation.tlb_layout import Tlb
 
 if TYPE_CHECKING:
@@ -102,7 +100,8 @@ def _ept_lanes(m: "State", eptp: int, gpa: Any, want: int, go: Any, ram: int, pl
     capabilities = m.cpu.vmx_msr[EPT_VPID_CAP]
     no_2m = EVERYTHING if capabilities & CAP_2M == 0 else 0
     no_1g = EVERYTHING if capabilities & CAP_1G == 0 else 0
-    wrong = both & needed ^ needed | entry & dirty ^ dirty | (tables | entry) & reserved_bits(m) | tables & NO_TABLE_AT_ALL
+    wrong = both & needed ^ needed | entry & dirty ^ dirty
+    wrong = wrong | (tables | entry) & reserved_bits(m) | tables & NO_TABLE_AT_ALL
     wrong = wrong | entry & offset & FRAME_MASK | spread(BAD_MEMORY_TYPES) >> (entry >> 3 & 7) & 1
     wrong = (wrong | large & _unless(huge) & no_2m | huge & no_1g) & go
     ready = spread(STORE_READY) if eptp & EPTP_AD == 0 else entry >> 6 & STORE_READY

@@ -207,8 +207,8 @@ def insert(m: "State", group: int, address: int, pcid: int, space: int, page_cla
     frame_offset = ((1 << (PAGE + page_class * 9)) - 1) >> shift << shift
     m.tlb.tags[slot] = page << shift | pcid
     m.tlb.spaces[slot] = space | kept_class << SIZE_SHIFT
-    word, byte = address_of(m.tlb) + FILTERS + (slot & FOUR), (slot & 3) * 8
-    store32(word, load32(word) & ~(BYTE << byte) | ((page ^ page >> 8) & BYTE) << byte)
+    filters, byte = address_of(m.tlb) + FILTERS + (slot & FOUR), (slot & 3) * 8
+    store32(filters, load32(filters) & ~(BYTE << byte) | ((page ^ page >> 8) & BYTE) << byte)
     value = m.tlb.values[slot]
     value.word = word & NOT_CLASS | kept_class << CLASS_SHIFT | (address & frame_offset)
     value.gpa = gpa | address & frame_offset

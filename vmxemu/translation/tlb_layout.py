@@ -16,7 +16,7 @@ CLASS_4K, CLASS_2M, CLASS_1G, CLASS_4M = (
 
 
 class TlbArray(Layout):
-    """Geometry of one array. A victim is looked for in fours: `stride` is `ways` rounded up, the rest is never filled."""
+    """Geometry of one array. Victims are sought in fours: `stride` is `ways` rounded up, the rest is never filled."""
 
     ways: u64  # 0 = there is no such array: pages of this size are kept in the next smaller one
     stride: u64
