@@ -40,6 +40,7 @@ from vmxemu import whole_program
 from vmxemu.layout import Layout, Record
 
 F = TypeVar("F", bound=Callable[..., Any])
+L = TypeVar("L", bound=Layout)
 JIT_ON = not numba.config.DISABLE_JIT
 
 
@@ -116,7 +117,7 @@ CACHE = _can_cache()
 def _use_cache_of(module: str) -> None:
     """Numba looks at its configuration when a function is decorated: point it to the module's own folder."""
     if CACHE:
-        numba.config.CACHE_DIR = str(CACHE_FOLDER / _digest(module))  # type: ignore[attr-defined]
+        numba.config.CACHE_DIR = str(CACHE_FOLDER / _digest(module))
 
 
 def unsigned_literals(function: F) -> F:
@@ -141,7 +142,7 @@ class Kernel:
     def __init__(self, function: Callable[..., Any], force_inline: bool | None = None) -> None:
         self.function = unsigned_literals(function)
         _use_cache_of(function.__module__)
-        options = {} if force_inline is None else {"forceinline": force_inline}
+        options: dict[str, Any] = {} if force_inline is None else {"forceinline": force_inline}
         options |= {"error_model": "numpy", "boundscheck": False}
         self.compiled = numba.njit(cache=CACHE, **options)(self.function)
         self._in_program = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(self.function)
@@ -378,10 +379,10 @@ load8, load16, load32, load64 = (_raw_load(kind) for kind in (np.uint8, np.uint1
 store8, store16, store32, store64 = (_raw_store(kind) for kind in (np.uint8, np.uint16, np.uint32, np.uint64))
 
 
-def cast_to(layout: type[Layout]) -> Callable[[int], Any]:
+def cast_to(layout: type[L]) -> Callable[[int], L]:
     """A function for kernels: address -> record of that layout at the address."""
     if not JIT_ON:
-        return lambda address: Record(layout, int(address))
+        return lambda address: Record(layout, int(address))  # type: ignore[return-value]
     pointer = Pointer(layout)
 
     @intrinsic

@@ -167,7 +167,8 @@ class Record:
 
     def bytes(self) -> "np.ndarray[Any, np.dtype[np.uint8]]":
         """The record's memory as a writable array of bytes (a view)."""
-        return _view(np.uint8, self.address, self._layout.SIZE)
+        view: np.ndarray[Any, np.dtype[np.uint8]] = _view(np.uint8, self.address, self._layout.SIZE)
+        return view
 
 
 class Elements:

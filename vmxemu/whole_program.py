@@ -36,12 +36,13 @@ def whole_program() -> Iterator[None]:
         _depth -= 1
 
 
-class ProgramLibrary(codegen.JITCodeLibrary):  # type: ignore[misc]
+class ProgramLibrary(codegen.JITCodeLibrary):
     """A code library that, made inside `whole_program`, is finished only when its entry point's address is asked for."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.waiting = active()
+        self._shared_module: Any = None
 
     @classmethod
     def _unserialize(cls, owner: Any, state: Any) -> Any:

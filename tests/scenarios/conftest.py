@@ -8,6 +8,6 @@ from tests.scenarios.play import Played, scenario
 
 
 @pytest.fixture(scope="session")
-def nested() -> Iterator[Played]:
+def nested(kernels: None) -> Iterator[Played]:
     """nested-ras, run to its end."""
     yield Played.start(scenario()).run()

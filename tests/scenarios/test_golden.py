@@ -14,7 +14,7 @@ each_scenario = pytest.mark.parametrize("name", SCENARIOS)
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def recorded(kernels: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Fresh traces, made on first use."""
     folder = tmp_path_factory.mktemp("traces")
     return {name: folder / f"{name}.trace" for name in SCENARIOS}

@@ -73,7 +73,7 @@ class UnicornEngine:
             if Registers.FIELDS[name].offset != offset:
                 raise EngineError(f"register layout: {name} is at byte {Registers.FIELDS[name].offset}, expected {offset}")
         registers = Record(Registers, self.registers_address)
-        probes: tuple[tuple[int, int, Any], ...] = (
+        probes: tuple[tuple[int, Any, Any], ...] = (
             (x86_const.UC_X86_REG_RBX, 0x1122_3344_5566_7788, lambda: registers.gpr[3]),
             (x86_const.UC_X86_REG_R15, 0x99AA_BBCC_DDEE_FF00, lambda: registers.gpr[15]),
             (x86_const.UC_X86_REG_CR2, 0x1234_5678_9ABC, lambda: registers.cr[2]),
@@ -89,7 +89,7 @@ class UnicornEngine:
 
     def _hide_features(self) -> None:
         """Make the instructions of some features invalid opcodes, which we intercept and emulate."""
-        words = np.frombuffer((ctypes.c_uint64 * 3).from_address(self.registers_address + FEATURES_OFFSET), np.uint64)
+        words = np.ctypeslib.as_array((ctypes.c_uint64 * 3).from_address(self.registers_address + FEATURES_OFFSET))
         if int(words[0]) != SKYLAKE_SERVER_LEAF_1_EDX:
             raise EngineError("this build of Unicorn keeps its CPU features elsewhere than the engine expects")
         words[1] &= ~np.uint64(RDRAND)

@@ -3,6 +3,7 @@
 `vmxemu_step` and `vmxemu_translate` are compiled once and called by symbol, from here and from the run loop.
 """
 
+from collections.abc import Callable
 from numba import types
 from unicorn.unicorn_const import UC_MEM_FETCH, UC_MEM_WRITE
 
@@ -38,8 +39,8 @@ PAGE = U(4096)
 OFFSET_MASK = U(0xFFF)
 UC_READ, UC_WRITE, UC_EXEC = U(1), U(2), U(4)
 
-step_symbol = types.ExternalFunction("vmxemu_step", U64(U64, U64))
-translate_symbol = types.ExternalFunction("vmxemu_translate", U64(U64, U64, U64))
+step_symbol: Callable[[int, int], int] = types.ExternalFunction("vmxemu_step", U64(U64, U64))
+translate_symbol: Callable[[int, int, int], int] = types.ExternalFunction("vmxemu_translate", U64(U64, U64, U64))
 
 
 @native_callback(U64(U64, U64), symbol="vmxemu_step")

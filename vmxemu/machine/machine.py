@@ -187,7 +187,8 @@ class Machine(View):
     def _events_view(self) -> np.ndarray[Any, Any]:
         trace = self.state.trace
         start = Trace.FIELDS["events"].offset
-        return trace.bytes()[start : start + CAPACITY * Event.SIZE].view(DTYPE)
+        view: np.ndarray[Any, Any] = trace.bytes()[start : start + CAPACITY * Event.SIZE].view(DTYPE)
+        return view
 
     # ---- outside influence -----------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from vmxemu.memory.physical import DIRTY_CODE_CAPACITY
 
 FOUR_GIB = 1 << 32
 DEVICE_BASE, DEVICE_BYTES = 0xFEC0_0000, 0x0030_0000  # IOAPIC, (HPET), LAPIC: one window
-LEGACY_BIOS, LEGACY_BYTES = 0xE0000, 0x20000  # the ROM's end, shadowed in RAM below 1 MiB
+LEGACY_BIOS, LEGACY_BYTES = 0xC0000, 0x40000  # the ROM's end, shadowed in RAM below 1 MiB: no chipset registers switch it on
 ENGINE_ROOM = 0x10000  # bytes at the top of the sequestered region that VMM1's native part keeps for itself: the door
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]

@@ -1,5 +1,7 @@
 """Power-on state of the processor. SDM Vol. 3A, 'Processor Management and Initialization', table of register states after reset."""
 
+from typing import Any
+
 from vmxemu.cpu.layout import CS, GDTR, IDTR, LDTR, RDX, TR
 from vmxemu.cpu.mode import refresh_mode
 from vmxemu.cpu.msr_table import hide_absent_msrs
@@ -23,7 +25,7 @@ def describe_platform(m: Record, profile: CpuProfile, frequency: int | None) -> 
     m.platform.mca.capabilities = profile.msr_values[int(msrs.IA32_MCG_CAP)]
 
 
-def reset_processor(m: Record, profile: CpuProfile, seed: int = 0, smbase: int = 0x30000) -> None:
+def reset_processor(m: Any, profile: CpuProfile, seed: int = 0, smbase: int = 0x30000) -> None:
     """Bring registers and processor state to their reset values; the profile gives what differs between processors."""
     registers = m.r
     for number in range(16):
@@ -47,7 +49,7 @@ def reset_processor(m: Record, profile: CpuProfile, seed: int = 0, smbase: int =
     program(m)
 
 
-def _processor(m: Record, profile: CpuProfile, smbase: int) -> None:
+def _processor(m: Any, profile: CpuProfile, smbase: int) -> None:
     cpu = m.cpu
     cpu.apic_base, cpu.smbase = 0xFEE0_0900, smbase
     cpu.physical_bits, cpu.linear_bits = profile.identity.physical_bits, profile.identity.linear_bits
@@ -66,7 +68,7 @@ def _processor(m: Record, profile: CpuProfile, smbase: int) -> None:
     for index in range(20):
         cpu.vmx_msr[index] = values.get(int(msrs.IA32_VMX_BASIC) + index, 0)
     cpu.cpuid_count = len(profile.cpuid)
-    subleafs = {}
+    subleafs: dict[int, int] = {}
     for leaf, *_ in profile.cpuid:
         subleafs[leaf] = subleafs.get(leaf, 0) + 1
     for number, (leaf, subleaf, *values4) in enumerate(profile.cpuid):

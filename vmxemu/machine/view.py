@@ -2,7 +2,7 @@
 
 import ctypes
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import capstone
 import numpy as np
@@ -17,10 +17,6 @@ from vmxemu.trace.emit import level_of
 from vmxemu.trace.events import PHASES
 from vmxemu.vmx.vmcs import vmread_field
 
-if TYPE_CHECKING:
-    from vmxemu.cpu.layout import Registers
-    from vmxemu.state import State
-
 EVENTS_KEPT = 4096
 PAGE_BYTES = 4096
 VMCS_NAMES = ("01", "12", "02")
@@ -29,8 +25,8 @@ VMCS_NAMES = ("01", "12", "02")
 class View:
     """The read side of `Machine`; it changes nothing that the guest could see."""
 
-    state: "State"
-    registers: "Registers"
+    state: Any  # Record of vmxemu.state.State; fields by name
+    registers: Any  # Record of vmxemu.cpu.layout.Registers
     configuration: Any
     wall_seconds: float
     _translate: Any
@@ -92,7 +88,7 @@ class View:
 
     def hpa_of_gpa(self, gpa: int, level: int = 1) -> int:
         """Host-physical address behind a guest-physical one, by the tables as they stand. Raises ValueError if unmapped."""
-        hpa = int(frame_behind(self.state, gpa, np.bool_(level == 2)))
+        hpa = int(frame_behind(self.state, gpa, level == 2))
         if hpa == int(NOT_MAPPED):
             raise ValueError(f"GPA {gpa:#x} of VM{level} is not mapped")
         return hpa

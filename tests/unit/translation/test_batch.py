@@ -15,9 +15,8 @@ from vmxemu.translation.translate import translate
 
 COUNTERS = ("clock", "stlb_hits", "walks", "references", "faults")
 CONTENTS = ("tags", "spaces", "stamps", "guest_walks", "ept_walks")
-TINY = Geometry(
-    {"l1d_4k": (4, 2), "l1i_4k": (4, 4), "stlb_4k": (24, 12), "stlb_2m": (8, 4)}, stlb_cycles=7, walk_cycles=3
-)
+TINY_ARRAYS = {"l1d_4k": (4, 2), "l1i_4k": (4, 4), "stlb_4k": (24, 12), "stlb_2m": (8, 4)}
+TINY = Geometry(TINY_ARRAYS, stlb_cycles=7, walk_cycles=3)
 
 
 @pytest.fixture(scope="module")
