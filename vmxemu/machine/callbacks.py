@@ -110,7 +110,7 @@ def fill_physical(m: "State", access: int, result: int) -> bool:
     offset = ram_offset(m, hpa)
     if offset != ALL_ONES and not hidden_smram(m, hpa):
         state = load8(m.memory.frames + (offset >> 12))
-        if state & 0x7F >= RETIRED and state & 0x7F != MAPPED_ON_BEHALF and m.vmx.non_root != 0:
+        if state & 0x7F >= RETIRED and state & 0x7F != MAPPED_ON_BEHALF and m.vmx.non_root != 0 and m.outer.up != 0:
             forbidden_use(m, hpa, state & 0x7F)
         if state & 0x7F == POISONED:
             if engine.system_access & 2 == 0:

@@ -1,5 +1,6 @@
 """Compiling, or loading from the cache, everything native before a machine is built, with progress."""
 
+import gc
 from collections.abc import Callable
 
 from vmxemu.jit import NativeCallback
@@ -28,3 +29,4 @@ def warm_up(progress: Callable[[str, int, int], None] | None = None) -> None:
         if progress is not None:
             progress(name, number, len(parts))
         _ = callback.address
+    gc.freeze()  # the compiler's many objects stay: later collections need not look at them

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vmxemu import report
+from vmxemu.platform.port_map import port_name
 
 if TYPE_CHECKING:
     from vmxemu.machine.machine import Machine
@@ -58,7 +59,7 @@ def _message(machine: "Machine", name: str) -> str:
     where = f"at RIP {int(machine.registers.rip):#x}"
     messages = {
         "TRIPLE_FAULT": f"triple fault {where}" + (f" ({feature})" if said.feature else ""),
-        "UNMODELLED_DEVICE": f"port {address:#x} is not modelled ({size}-byte access, value {value:#x}) {where}",
+        "UNMODELLED_DEVICE": f"port {address:#x}, {port_name(address)}, is not modelled ({size}-byte access, value {value:#x}) {where}",
         "UNMODELLED_INSTRUCTION": f"instruction not modelled {where}",
         "UNMODELLED_FEATURE": f"not modelled: {feature} (address {address:#x}, value {value:#x}) {where}",
         "CYCLE_LIMIT": f"no end after {machine.cycles:,} cycles (--max-cycles) {where}",
