@@ -3,19 +3,13 @@
 Rules that hold in every kernel:
   * an integer literal is an unsigned 64-bit number, as are all unsigned fields, so that no expression turns signed or floating;
   * nothing is raised: a kernel returns a status;
-  * compiled code is cached on disk under a name that covers the module and everything that it imports, because Numba itself does not
-    notice that a callee has changed.
+  * compiled code is cached on disk, see compile_cache; a call graph is compiled as one program, see whole_program.
 With NUMBA_DISABLE_JIT=1 the same kernels run as plain Python on the same records.
 """
 
 import ctypes
-import functools
-import hashlib
-import os
-import re
 import types as python_types
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import llvmlite.binding as llvm
@@ -23,101 +17,17 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.core.datamodel import models, register_default
-from numba.core.imputils import lower_builtin
-from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, infer_getattr, infer_global, signature
-from numba.extending import (
-    NativeValue,
-    intrinsic,
-    lower_cast,
-    lower_getattr_generic,
-    lower_setattr_generic,
-    typeof_impl,
-    unbox,
-)
+from numba.extending import intrinsic
 
 from vmxemu import whole_program
+from vmxemu.compile_cache import CACHE, CACHE_FOLDER, use_cache_of
 from vmxemu.layout import Layout, Record
+from vmxemu.record_types import Pointer, Span, load_scalar, store_scalar
 
 F = TypeVar("F", bound=Callable[..., Any])
 L = TypeVar("L", bound=Layout)
 JIT_ON = not numba.config.DISABLE_JIT
-
-
-PACKAGE = Path(__file__).parent
-IMPORT = re.compile(r"^\s*(?:from (vmxemu[\w.]*) import (.+)|import (vmxemu[\w.]*))", re.MULTILINE)
-
-
-def _file_of(module: str) -> Path | None:
-    path = PACKAGE.joinpath(*module.split(".")[1:])
-    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-        if candidate.is_file():
-            return candidate
-    return None
-
-
-@functools.cache
-def _imports(module: str) -> tuple[bytes, tuple[str, ...]]:
-    """A module's source, and the modules of this package that it names in imports."""
-    path = _file_of(module)
-    source = path.read_bytes() if path else b""
-    named: list[str] = []
-    for package, names, plain in IMPORT.findall(source.decode()):
-        named.append(package or plain)
-        named += [f"{package}.{name.strip(' ()').split(' ')[0]}" for name in names.split(",") if package]
-    return source, tuple(name for name in named if _file_of(name))
-
-
-@functools.cache
-def _tables_digest() -> bytes:
-    from vmxemu.isa import data
-
-    digest = hashlib.sha256(f"{numba.__version__} {np.__version__}".encode())
-    for table in sorted(data.directory().rglob("*.*")):
-        digest.update(table.read_bytes())
-    return digest.digest()
-
-
-@functools.cache
-def _digest(module: str) -> str:
-    """Name of a module's cache folder: covers its source, all that it imports from this package, and the tables of isa/."""
-    seen, waiting = {module}, [module]
-    while waiting:
-        for name in _imports(waiting.pop())[1]:
-            if name not in seen:
-                seen.add(name)
-                waiting.append(name)
-    digest = hashlib.sha256(_tables_digest())
-    for name in sorted(seen):
-        digest.update(_imports(name)[0])
-    return digest.hexdigest()[:20]
-
-
-def _cache_root() -> Path:
-    return Path(os.environ.get("VMXEMU_CACHE_DIR") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vmxemu")
-
-
-CACHE_FOLDER = _cache_root()
-
-
-def _can_cache() -> bool:
-    try:
-        CACHE_FOLDER.mkdir(parents=True, exist_ok=True)
-        probe = CACHE_FOLDER / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError:
-        return False
-    return True
-
-
-CACHE = _can_cache()
-
-
-def _use_cache_of(module: str) -> None:
-    """Numba looks at its configuration when a function is decorated: point it to the module's own folder."""
-    if CACHE:
-        numba.config.CACHE_DIR = str(CACHE_FOLDER / _digest(module))
+__all__ = ["CACHE", "CACHE_FOLDER", "JIT_ON", "Kernel", "NativeCallback", "Pointer", "Span", "kernel", "native_callback"]
 
 
 def unsigned_literals(function: F) -> F:
@@ -141,7 +51,7 @@ class Kernel:
 
     def __init__(self, function: Callable[..., Any], force_inline: bool | None = None) -> None:
         self.function = unsigned_literals(function)
-        _use_cache_of(function.__module__)
+        use_cache_of(function.__module__)
         options: dict[str, Any] = {} if force_inline is None else {"forceinline": force_inline}
         options |= {"error_model": "numpy", "boundscheck": False}
         self.compiled = numba.njit(cache=CACHE, **options)(self.function)
@@ -172,7 +82,7 @@ class NativeCallback:
     def address(self) -> int:
         """Entry point; compiles, or loads from the cache, on first use."""
         if self._compiled is None:
-            _use_cache_of(self.function.__module__)
+            use_cache_of(self.function.__module__)
             with whole_program.whole_program():
                 self._compiled = numba.cfunc(self.sig, cache=CACHE, error_model="numpy")(self.function)
                 address = self._compiled.address
@@ -189,160 +99,6 @@ def native_callback(sig: Any, symbol: str | None = None) -> Callable[[F], Native
     return lambda function: NativeCallback(sig, function, symbol)
 
 
-# ---- records as a Numba type -------------------------------------------------------------------------------------------------
-
-
-class Pointer(types.Type):
-    """A record at an address, as kernels see it."""
-
-    def __init__(self, layout: type[Layout]) -> None:
-        self.layout = layout
-        super().__init__(name=f"Pointer({layout.__module__}.{layout.__qualname__})")
-
-
-class Span(types.Type):
-    """An array field of a record."""
-
-    def __init__(self, of: Any, length: int) -> None:
-        self.of, self.length = of, length
-        super().__init__(name=f"Span({getattr(of, '__module__', '')}.{of.__qualname__},{length})")
-
-
-@register_default(Pointer)
-@register_default(Span)
-class _AddressModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, fe_type: Any) -> None:
-        super().__init__(manager, fe_type, ir.IntType(64))
-
-
-@typeof_impl.register(Record)
-def _typeof_record(value: Record, _context: Any) -> Pointer:
-    return Pointer(value._layout)
-
-
-@unbox(Pointer)
-def _unbox_record(_type: Any, value: Any, c: Any) -> NativeValue:
-    number = c.pyapi.object_getattr_string(value, "address")
-    address = c.pyapi.long_as_ulonglong(number)
-    c.pyapi.decref(number)
-    return NativeValue(address)
-
-
-def _is_layout(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Layout)
-
-
-def _numba_scalar(kind: Any) -> Any:
-    return types.int64 if np.dtype(kind).kind == "i" else types.uint64
-
-
-@infer_getattr
-class _PointerAttributes(AttributeTemplate):
-    key = Pointer
-
-    def generic_resolve(self, pointer: Pointer, name: str) -> Any:
-        field = pointer.layout.FIELDS.get(name)
-        if field is None:
-            return None
-        if field.kind == "scalar":
-            return _numba_scalar(field.of)
-        if field.kind in ("record", "pointer"):
-            return Pointer(field.of)
-        return Span(field.of, field.length)
-
-
-def _offset(builder: Any, address: Any, offset: int) -> Any:
-    return builder.add(address, ir.Constant(ir.IntType(64), offset)) if offset else address
-
-
-def _load(builder: Any, address: Any, kind: Any) -> Any:
-    dtype = np.dtype(kind)
-    value = builder.load(builder.inttoptr(address, ir.IntType(8 * dtype.itemsize).as_pointer()), align=1)
-    if dtype.itemsize == 8:
-        return value
-    return (builder.sext if dtype.kind == "i" else builder.zext)(value, ir.IntType(64))
-
-
-def _store(builder: Any, address: Any, value: Any, kind: Any) -> None:
-    width = ir.IntType(8 * np.dtype(kind).itemsize)
-    if width.width < 64:
-        value = builder.trunc(value, width)
-    builder.store(value, builder.inttoptr(address, width.as_pointer()), align=1)
-
-
-@lower_getattr_generic(Pointer)
-def _pointer_getattr(context: Any, builder: Any, pointer: Pointer, value: Any, name: str) -> Any:
-    field = pointer.layout.FIELDS[name]
-    address = _offset(builder, value, field.offset)
-    if field.kind == "scalar":
-        return _load(builder, address, field.of)
-    if field.kind == "pointer":
-        return _load(builder, address, np.uint64)
-    return address
-
-
-@lower_setattr_generic(Pointer)
-def _pointer_setattr(context: Any, builder: Any, sig: Any, args: Any, name: str) -> None:
-    field = sig.args[0].layout.FIELDS[name]
-    if field.kind != "scalar":
-        raise TypeError(f"{name} is not a scalar field")
-    value = context.cast(builder, args[1], sig.args[1], _numba_scalar(field.of))
-    _store(builder, _offset(builder, args[0], field.offset), value, field.of)
-
-
-def _operator(name: str) -> Any:
-    import operator
-
-    return getattr(operator, name)
-
-
-@infer_global(_operator("getitem"))
-class _SpanGetItem(AbstractTemplate):
-    def generic(self, args: Any, kws: Any) -> Any:
-        if len(args) == 2 and isinstance(args[0], Span) and isinstance(args[1], types.Integer):
-            result = Pointer(args[0].of) if _is_layout(args[0].of) else _numba_scalar(args[0].of)
-            return signature(result, args[0], args[1])
-        return None
-
-
-@infer_global(_operator("setitem"))
-class _SpanSetItem(AbstractTemplate):
-    def generic(self, args: Any, kws: Any) -> Any:
-        if len(args) == 3 and isinstance(args[0], Span) and isinstance(args[1], types.Integer) and not _is_layout(args[0].of):
-            return signature(types.none, args[0], args[1], _numba_scalar(args[0].of))
-        return None
-
-
-def _element(context: Any, builder: Any, span: Span, base: Any, index: Any, index_type: Any) -> Any:
-    size = span.of.SIZE if _is_layout(span.of) else np.dtype(span.of).itemsize
-    wide = context.cast(builder, index, index_type, types.uint64)
-    return builder.add(base, builder.mul(wide, ir.Constant(ir.IntType(64), size)))
-
-
-@lower_builtin(_operator("getitem"), Span, types.Integer)
-def _span_getitem(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    address = _element(context, builder, sig.args[0], args[0], args[1], sig.args[1])
-    return address if _is_layout(sig.args[0].of) else _load(builder, address, sig.args[0].of)
-
-
-@lower_builtin(_operator("setitem"), Span, types.Integer, types.Any)
-def _span_setitem(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    address = _element(context, builder, sig.args[0], args[0], args[1], sig.args[1])
-    _store(builder, address, args[2], sig.args[0].of)
-    return context.get_dummy_value()
-
-
-@infer_global(len)
-class _SpanLen(AbstractTemplate):
-    def generic(self, args: Any, kws: Any) -> Any:
-        return signature(types.uint64, *args) if len(args) == 1 and isinstance(args[0], Span) else None
-
-
-@lower_builtin(len, Span)
-def _span_len(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return ir.Constant(ir.IntType(64), sig.args[0].length)
-
-
 # ---- raw memory --------------------------------------------------------------------------------------------------------------
 
 
@@ -353,7 +109,7 @@ def _raw_load(dtype: Any) -> Callable[[int], int]:
 
     @intrinsic
     def load(_context: Any, address: Any) -> Any:
-        return types.uint64(types.uint64), lambda context, builder, sig, args: _load(builder, args[0], dtype)
+        return types.uint64(types.uint64), lambda context, builder, sig, args: load_scalar(builder, args[0], dtype)
 
     return load  # type: ignore[no-any-return]
 
@@ -367,7 +123,7 @@ def _raw_store(dtype: Any) -> Callable[[int, int], None]:
     @intrinsic
     def store(_context: Any, address: Any, value: Any) -> Any:
         def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            _store(builder, args[0], args[1], dtype)
+            store_scalar(builder, args[0], args[1], dtype)
             return context.get_dummy_value()
 
         return types.none(types.uint64, types.uint64), generate
@@ -404,11 +160,6 @@ def _address_of() -> Callable[[Any], int]:
 
 
 address_of = _address_of()
-
-
-@lower_cast(Pointer, Pointer)
-def _same(context: Any, builder: Any, fromty: Any, toty: Any, value: Any) -> Any:
-    return value
 
 
 if TYPE_CHECKING:

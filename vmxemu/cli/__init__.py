@@ -53,6 +53,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         _say(problem.format_message())
     except click.Abort:
         raise KeyboardInterrupt from None
+    except SystemExit:  # Click's way with a broken pipe, and used for nothing else here
+        raise BrokenPipeError from None
     return BAD_INPUT
 
 

@@ -84,9 +84,9 @@ def _warm(progress: Progress) -> None:
 
 def kernels_missing() -> bool:
     """Whether the largest part of the machine has never been compiled, or not since its source changed."""
-    from vmxemu import jit
+    from vmxemu.compile_cache import CACHE_FOLDER, digest_of
 
-    folder = jit.CACHE_FOLDER / jit._digest("vmxemu.machine.callbacks")
+    folder = CACHE_FOLDER / digest_of("vmxemu.machine.callbacks")
     return next(folder.rglob("callbacks.vmxemu_step-*.nbi"), None) is None
 
 

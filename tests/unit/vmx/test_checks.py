@@ -68,7 +68,7 @@ CONTROLS: list[tuple[str, Break]] = [
     ("INJECTION_TYPE", {"vm_entry_intr_info_field": 0x80000100}),
     ("INJECTION_VECTOR", {"vm_entry_intr_info_field": 0x80000203}),
     ("INJECTION_VECTOR", {"vm_entry_intr_info_field": 0x80000320}),
-    ("INJECTION_VECTOR", {"vm_entry_intr_info_field": 0x80000701}),
+    ("INJECTION_TYPE", {"vm_entry_intr_info_field": 0x80000700}),  # a pending MTF VM exit: no profile has the flag
     ("INJECTION_ERROR_CODE_BIT", {"vm_entry_intr_info_field": 0x8000030D}),
     ("INJECTION_ERROR_CODE_BIT", {"vm_entry_intr_info_field": 0x80000B06}),
     ("INJECTION_RESERVED", {"vm_entry_intr_info_field": 0x80001030}),

@@ -221,6 +221,8 @@ def test_an_ept_violation_saves_rf() -> None:
 
 def test_an_injected_mtf_waits_as_an_exit() -> None:
     machine = Hypervisor()
+    able = machine.m.cpu.vmx_msr
+    able[2] = int(able[2]) | int(controls.CPU_MTF) << 32  # no profile offers it
     machine.v.vm_entry_intr_info_field = 0x80000700
     enter(machine.m, 1)
     assert (int(machine.m.vmx.mtf_pending), int(machine.m.cpu.event_info)) == (1, 0)
