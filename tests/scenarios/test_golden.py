@@ -1,10 +1,12 @@
 """The scenarios' traces: event for event as they were, and the same bytes from run to run."""
 
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.scenarios.goldens import SCENARIOS, path_of, record
+from tests.scenarios.play import Played, scenario
 from vmxemu.trace.compare import first_divergence
 from vmxemu.trace.file import Reader
 from vmxemu.trace.show import as_text
@@ -44,6 +46,14 @@ def test_two_runs_give_the_same_bytes(name: str, recorded: dict[str, Path], tmp_
     again = tmp_path / "again.trace"
     assert record(name, again) == 0
     assert again.read_bytes() == fresh(recorded, name).read_bytes()
+
+
+def test_the_hosts_speed_is_not_seen(recorded: dict[str, Path]) -> None:
+    """A run that is held up again and again does the same at the same virtual time."""
+    played = Played.start(scenario())
+    waits = iter((0.2, 0.0, 0.4))
+    played.machine.run(on_slice=lambda machine: time.sleep(next(waits, 0.0)))
+    assert first_divergence(iter(Reader(fresh(recorded, "nested-ras"))), iter(played.batches)) is None
 
 
 @each_scenario

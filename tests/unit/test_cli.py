@@ -370,12 +370,12 @@ def test_a_cold_start_says_what_it_waits_for(
 def test_kernels_are_missing_until_the_largest_part_is_compiled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vmxemu import jit
+    from vmxemu import compile_cache
     from vmxemu.cli import session
 
     monkeypatch.undo()
     monkeypatch.setattr(jit, "CACHE_FOLDER", tmp_path)
-    folder = tmp_path / jit._digest("vmxemu.machine.callbacks") / "machine_0"
+    folder = tmp_path / compile_cache.digest_of("vmxemu.machine.callbacks") / "machine_0"
     folder.mkdir(parents=True)
     (folder / "callbacks.vmxemu_translate-1.py311.nbi").touch()
     assert session.kernels_missing()

@@ -32,8 +32,9 @@ from vmxemu.trace.layout import CAPACITY, Event, Trace
 from vmxemu.trace.schema import DTYPE
 
 STOCK_FIRMWARE = "layered-firmware"
-FIRST_SLICE_TICKS = 1 << 24
-SLICE_SECONDS = 0.1
+# Where the engine stops and starts again it may look up the code page once more, which costs the guest some cycles. So slices end at
+# multiples of a fixed virtual time, whatever the host's speed: runs are equal if they stop at the same places.
+SLICE_TICKS = 1 << 24
 CHANNELS = {0: "serial", 1: "debug", 2: "debug402"}
 
 
@@ -54,7 +55,6 @@ class Machine(View):
         self._output: list[Callable[[str, bytes], None]] = []
         self._observers: list[Callable[[np.ndarray[Any, Any]], None]] = []
         self.wall_seconds = 0.0
-        self._slice_ticks = FIRST_SLICE_TICKS
         self._interrupted = False
         self._start_collecting()
         for injection in configuration.inject:
@@ -121,9 +121,9 @@ class Machine(View):
     # ---- running -------------------------------------------------------------------------------------------------------------
 
     def run(self, until: int | None = None, on_slice: Callable[["Machine"], None] | None = None) -> RunResult:
-        """Run until the guest ends, goes wrong, or `until` cycles have passed; `on_slice` is called about ten times a second.
+        """Run until the guest ends, goes wrong, or `until` cycles have passed; `on_slice` is called each million cycles or more often.
 
-        KeyboardInterrupt (or `interrupt()` from a signal handler) ends the run with reason "interrupted".
+        Where `until` stopped a run, what follows may be a few cycles off one that was not stopped there. KeyboardInterrupt (or `interrupt()` from a signal handler) ends the run with reason "interrupted".
         """
         m = self.state
         native = _native(loop.run.address)
@@ -131,16 +131,14 @@ class Machine(View):
         m.report.reason = int(report.RUNNING)
         try:
             while True:
-                m.clock.slice_end = min(int(m.clock.ticks) + self._slice_ticks, limit)
+                m.clock.slice_end = min((int(m.clock.ticks) // SLICE_TICKS + 1) * SLICE_TICKS, limit)
                 began = time.perf_counter()
                 reason = native(m.address)
-                spent = time.perf_counter() - began
-                self.wall_seconds += spent
+                self.wall_seconds += time.perf_counter() - began
                 self._drain()
                 if reason == report.SLICE_END:
                     if int(m.clock.ticks) >= limit:
                         return describe(self, int(report.UNTIL))
-                    self._adapt(spent)
                 elif reason not in (report.TRACE_FULL, report.RUNNING):
                     return describe(self, reason)
                 if on_slice is not None:
@@ -155,13 +153,6 @@ class Machine(View):
     def interrupt(self) -> None:
         """Ask a running machine to stop at the end of its slice; safe in a signal handler."""
         self._interrupted = True
-
-    def _adapt(self, spent: float) -> None:
-        """Slices are virtual time, so that they never change what the guest sees; their length follows the host's speed."""
-        if spent < SLICE_SECONDS / 2:
-            self._slice_ticks = min(self._slice_ticks * 2, 1 << 40)
-        elif spent > SLICE_SECONDS * 2:
-            self._slice_ticks = max(self._slice_ticks // 2, 1 << 16)
 
     def _drain(self) -> None:
         m = self.state
