@@ -9,7 +9,7 @@ import pytest
 @pytest.fixture(scope="session")
 def kernels() -> Iterator[None]:
     """Everything native is compiled, or loaded; processes that want it at the same time wait for the first."""
-    from vmxemu.jit import CACHE, CACHE_FOLDER
+    from vmxemu.compile_cache import CACHE, CACHE_FOLDER
     from vmxemu.machine import warm_up
 
     if not CACHE:

@@ -60,12 +60,6 @@ class ProgramLibrary(codegen.JITCodeLibrary):
         else:
             super().finalize()
 
-    def _optimize_functions(self, ll_module: Any) -> None:
-        if self.waiting:
-            ll_module.data_layout = self._codegen._data_layout  # the program is optimised as a whole, later
-        else:
-            super()._optimize_functions(ll_module)
-
     def _get_module_for_linking(self) -> Any:
         if self.waiting and self._shared_module is None:
             module = self._final_module.clone()
@@ -92,7 +86,7 @@ class ProgramLibrary(codegen.JITCodeLibrary):
         self.waiting = False
         self._shared_module = None
         for function in self._final_module.functions:
-            if not function.is_declaration and function.linkage == llvm.Linkage.linkonce_odr:
+            if not function.is_declaration and function.linkage in (llvm.Linkage.linkonce_odr, llvm.Linkage.weak_odr):
                 function.linkage = "internal"  # nobody links a program again: what is inlined everywhere can go
         self._optimize_final_module()
         self._final_module.verify()

@@ -374,7 +374,7 @@ def test_kernels_are_missing_until_the_largest_part_is_compiled(
     from vmxemu.cli import session
 
     monkeypatch.undo()
-    monkeypatch.setattr(jit, "CACHE_FOLDER", tmp_path)
+    monkeypatch.setattr(compile_cache, "CACHE_FOLDER", tmp_path)
     folder = tmp_path / compile_cache.digest_of("vmxemu.machine.callbacks") / "machine_0"
     folder.mkdir(parents=True)
     (folder / "callbacks.vmxemu_translate-1.py311.nbi").touch()

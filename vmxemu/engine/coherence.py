@@ -11,7 +11,7 @@ import numpy as np
 
 from vmxemu.cpu.layout import HF_SMAP
 from vmxemu.engine.library import CONTROL_TB_FLUSH, CONTROL_TB_REMOVE, CONTROL_TLB_FLUSH, uc_control, uc_control_range
-from vmxemu.jit import kernel, load8, load64, store8
+from vmxemu.jit import kernel, load8, load64, store8, store64
 from vmxemu.layout import u64 as U
 from vmxemu.memory.layout import HOLDS_CODE
 from vmxemu.memory.physical import ALL_ONES, DIRTY_CODE_CAPACITY, frame_index
@@ -22,13 +22,21 @@ if TYPE_CHECKING:
 TLB_FLUSH, TB_FLUSH, TB_REMOVE = np.int32(CONTROL_TLB_FLUSH), np.int32(CONTROL_TB_FLUSH), np.int32(CONTROL_TB_REMOVE)
 PHYSICAL_WINDOW = U(0x8000_0000_0000)  # while window_open is set, the fill maps these linear addresses to physical memory one to one
 AC = U(1 << 18)
+WINDOW_NEVER_ENDS = U(1 << 62)  # its beginning, in nanoseconds since 1970
 
 
 @kernel
 def flush_translations(m: "State") -> None:
-    """Forget every translation that Unicorn has cached."""
+    """Forget every translation that Unicorn has cached.
+
+    Unicorn takes a flush as an occasion to shrink a TLB that was little used in the last 100 ms of the host's time. Which pages the guest
+    misses would depend on the host, so these windows never end.
+    """
     engine = m.engine
+    for index in range(3):
+        store64(engine.tlb_windows[index], WINDOW_NEVER_ENDS)
     engine.flush = 0
+    engine.flush_at_block_end = 0
     engine.owner0 = 0
     engine.owner1 = 0
     engine.owner_user = 0
@@ -78,6 +86,7 @@ def enter_world(m: "State") -> None:
 def drop_written_code(m: "State") -> None:
     """Drop the translated blocks of frames that were written behind Unicorn's back."""
     memory = m.memory
+    m.engine.previous_block = 0
     memory.code_written = 0
     if memory.dirty_code_count > DIRTY_CODE_CAPACITY or m.engine.drop_all_code != 0:
         m.engine.drop_all_code = 0
@@ -91,6 +100,7 @@ def drop_written_code(m: "State") -> None:
 @kernel
 def drop_code(m: "State", hpa: int, size: int) -> None:
     """Drop the translated blocks that touch [hpa, hpa + size)."""
+    m.engine.previous_block = 0
     m.engine.window_open = 1
     uc_control_range(m.engine.uc, TB_REMOVE, PHYSICAL_WINDOW + hpa, PHYSICAL_WINDOW + hpa + size)
     m.engine.window_open = 0

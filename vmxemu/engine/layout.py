@@ -56,3 +56,5 @@ class Engine(Layout):
     hook_handle: u64
     block: Array[BlockCost] = array(int(BLOCKS))
     scratch: Array[u64] = array(8)
+    tlb_windows: Array[u64] = array(3)  # host addresses of CPUTLBDesc.window_begin_ns of Unicorn's three TLBs
+    previous_block: u64  # 0: Unicorn knows no previous block (first one, or dropped) and will not report the next translation

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import struct
+import time
 from typing import Any
 
 import capstone
@@ -26,6 +27,7 @@ SKYLAKE_SERVER_LEAF_1_EDX = 0x78BFBFD
 # what a cached translation permits.
 RDRAND, RDSEED, SMAP = 1 << 30, 1 << 18, 1 << 20
 SECOND_SENTINEL = 0x5EAD_0001_BEE2_0000
+TLB_BYTES = 0xC00  # its TLBs' descriptors stand in so many bytes before the CPU state
 CONTEXT_HEADER = 40  # uc_context: the CPU state begins at this byte
 
 
@@ -35,6 +37,7 @@ class UnicornEngine:
     def __init__(self) -> None:
         if unicorn.__version__ != SUPPORTED_UNICORN:
             raise EngineError(f"unicorn {SUPPORTED_UNICORN} is required, this is {unicorn.__version__}")
+        began_ns = time.time_ns()
         self.uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
         self.uc.ctl_set_cpu_model(x86_const.UC_CPU_X86_SKYLAKE_SERVER)
         self.handle = int(self.uc._uch.value)
@@ -46,6 +49,7 @@ class UnicornEngine:
         check(UC.uc_context_save(self.uc._uch, self._context), "uc_context_save")
         self.registers_address = self._find_registers()
         self._verify_layout()
+        self.tlb_windows = self._find_tlb_windows(began_ns)
         self._hide_features()
         self.uc.ctl_exits_enabled(True)
         self.uc.ctl_set_tlb_mode(const.UC_TLB_VIRTUAL)
@@ -86,6 +90,16 @@ class UnicornEngine:
             if (found if isinstance(value, tuple) else int(found)) != value:
                 raise EngineError("this build of Unicorn keeps its CPU state elsewhere than the engine expects")
             self.uc.reg_write(register, (0, 0, 0, 0) if isinstance(value, tuple) else 0)
+
+    def _find_tlb_windows(self, began_ns: int) -> list[int]:
+        """Addresses of the host times at which Unicorn began to watch the use of its TLBs: they stand below the CPU state."""
+        start = self.registers_address - TLB_BYTES
+        words = np.frombuffer(ctypes.string_at(start, TLB_BYTES), np.uint64)
+        slack = 1_000_000_000
+        found = np.flatnonzero((words > began_ns - slack) & (words < time.time_ns() + slack))
+        if len(found) != 3 or len(set(np.diff(found).tolist())) != 1:
+            raise EngineError("this build of Unicorn keeps its TLBs elsewhere than the engine expects")
+        return [start + 8 * int(index) for index in found]
 
     def _hide_features(self) -> None:
         """Make the instructions of some features invalid opcodes, which we intercept and emulate."""

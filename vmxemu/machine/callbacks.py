@@ -66,7 +66,11 @@ def before_guest(m: "State") -> None:
     """Make Unicorn's caches true to the state in which the guest goes on."""
     if m.memory.code_written != 0 or m.engine.drop_all_code != 0:
         drop_written_code(m)
+    if m.engine.flush_at_block_end != 0:
+        m.engine.flush = 1
     enter_world(m)
+    if m.engine.previous_block == 0:
+        m.clock.deadline = 0
 
 
 @native_callback(types.void(U64, U32, U64))
@@ -172,6 +176,7 @@ def on_fill(uc: int, page: int, kind: int, result: int, state: int) -> bool:
         access = WRITE
     outcome = translate(m, page, access)
     if outcome != DONE and engine.system_access & 1 != 0 and access != FETCH:
+        engine.system_access = engine.system_access & 2  # for this one fill; the instruction asks again for the next
         outcome = translate(m, page, access | IMPLICIT_SUPERVISOR)
     m.clock.ticks = m.clock.ticks + (m.walk.cycles << 4)
     if outcome != DONE:
@@ -184,14 +189,16 @@ def on_fill(uc: int, page: int, kind: int, result: int, state: int) -> bool:
 
 
 @kernel
-def block_pause(m: "State") -> bool:
+def block_pause(m: "State", address: int, size: int) -> bool:
     """The slow path of the block hook: True if the run loop is wanted before this block runs."""
     engine = m.engine
     clock = m.clock
+    if engine.previous_block == 0:
+        engine.previous_block = 1
+        look_at_block(m, address, size)
     if engine.retranslate != 0 or engine.stop != 0:
         return True
     if engine.flush_at_block_end != 0:
-        engine.flush_at_block_end = 0
         owner = engine.owner1 != 0
         world = engine.world
         flush_translations(m)
@@ -214,7 +221,7 @@ def on_block(uc: int, address: int, size: int, state: int) -> None:
     m = state_at(state)
     clock = m.clock
     if clock.ticks >= clock.deadline:
-        if block_pause(m):
+        if block_pause(m, address, U(size)):
             emu_stop(uc)
             return
     block = m.engine.block[block_slot(address)]
@@ -230,9 +237,12 @@ def on_block(uc: int, address: int, size: int, state: int) -> None:
 @native_callback(types.void(U64, U64, U64, U64))
 def on_translation(uc: int, block: int, previous: int, state: int) -> None:
     """Unicorn has translated a new block: look at its code once."""
-    m = state_at(state)
-    linear = load64(block)
-    size = load64(block + 8) >> 16 & 0xFFFF
+    look_at_block(state_at(state), load64(block), load64(block + 8) >> 16 & 0xFFFF)
+
+
+@kernel
+def look_at_block(m: "State", linear: int, size: int) -> None:
+    """Enter a block in the cost table; if it has I/O instructions that were not known, it must be translated again."""
     buffer = m.engine.code_buffer
     if size > 2 * PAGE:
         size = 2 * PAGE

@@ -76,6 +76,8 @@ def resolve_addresses(m: "State") -> None:
 @kernel
 def management(m: "State", kind: int) -> int:
     """A management interrupt: to VMM1 if the software trap is armed, else the processor's own treatment."""
+    if management_trap.holds(m, kind):
+        return NOT_MINE
     if management_trap.armed(m):
         return management_trap.arrive(m, kind)
     if kind == events.MC:

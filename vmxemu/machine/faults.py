@@ -6,7 +6,7 @@ import numpy as np
 
 from vmxemu import report
 from vmxemu.cpu.decode import decode
-from vmxemu.cpu.layout import CS, SS
+from vmxemu.cpu.layout import CS, HF_CS64, HF_SS32, RSP, SS
 from vmxemu.isa import exceptions, exits
 from vmxemu.jit import kernel, load64
 from vmxemu.layout import u64 as U
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FILL_TRANSLATION, FILL_POISON, FILL_NOWHERE = U(1), U(2), U(3)
 CPL3 = U(3)
 LARGEST_OPERAND = U(512)  # FXSAVE's
+LARGEST_FAR_POINTER, STACK_REACH = U(10), U(64)
 # PUSH, POP, PUSHF, POPF, RET, ENTER, LEAVE, far RET, IRET, CALL, group 5, PUSH and POP of FS and GS; 50h to 5Fh besides
 STACK_OPCODES = np.array([0x68, 0x6A, 0x8F, 0x9C, 0x9D, 0xC2, 0xC3, 0xC8, 0xC9, 0xCA, 0xCB, 0xCF, 0xE8, 0xFF, 0x0FA0, 0x0FA1, 0x0FA8, 0x0FA9], dtype=np.uint64)
 STACK_OPCODE_COUNT = U(len(STACK_OPCODES))
@@ -51,7 +52,7 @@ def failed_fill(m: "State") -> int:
             return STOPPED
         return RETRY
     if kind_of(outcome) == FAULT and vector_of(outcome) == exceptions.PF and m.r.mode & CPL3 == CPL3 and access != FETCH and engine.system_access & 1 == 0:
-        if loads_descriptor(m):
+        if loads_descriptor(m, gla):
             repeated = translate(m, gla, access | IMPLICIT_SUPERVISOR)
             if repeated == DONE:
                 engine.system_access = 1
@@ -80,8 +81,23 @@ def is_stack_access(m: "State", gla: int) -> bool:
 
 
 @kernel
-def loads_descriptor(m: "State") -> bool:
-    """Whether the instruction at CS:RIP may read a descriptor table or the TSS: Unicorn does these reads as the processor's own."""
+def stack_top(m: "State") -> int:
+    """Linear address of the top of the stack."""
+    if m.r.mode & HF_CS64 != 0:
+        return m.r.gpr[RSP]
+    return m.r.seg[SS].base + (m.r.gpr[RSP] & 0xFFFFFFFF if m.r.mode & HF_SS32 != 0 else m.r.gpr[RSP] & 0xFFFF) & 0xFFFFFFFF
+
+
+@kernel
+def loads_descriptor(m: "State", gla: int) -> bool:
+    """Whether the instruction at CS:RIP may read a descriptor table or the TSS: Unicorn does these reads as the processor's own.
+
+    Its memory operand and its stack are not: there the software's own rights count.
+    """
+    if decode(m) == DONE and m.cpu.insn.is_memory != 0 and gla - m.cpu.insn.linear < LARGEST_FAR_POINTER:
+        return False
+    if gla - (stack_top(m) - STACK_REACH) < 2 * STACK_REACH:
+        return False
     at = m.r.seg[CS].base + m.r.rip
     for i in range(14):
         if read_linear(m, at + i, 1, FETCH) != DONE:

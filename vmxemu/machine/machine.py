@@ -101,6 +101,7 @@ class Machine(View):
         native.code_buffer = self._code_buffer.ctypes.data
         callbacks.vmxemu_translate.address, callbacks.vmxemu_step.address  # noqa: B018  (others call them by symbol)
         native.io_callback = callbacks.on_io_site.address
+        native.tlb_windows.numpy[:] = engine.tlb_windows
         engine.hook(UC_HOOK_TLB_FILL, callbacks.on_fill.address, m.address)
         native.invalid_address = self._find_invalid_address()
         engine.hook(UC_HOOK_INTR, callbacks.on_trap.address, m.address)

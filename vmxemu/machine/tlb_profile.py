@@ -31,3 +31,4 @@ def geometry_of(profile: CpuProfile) -> Geometry:
 def install_tlb(m: Any, profile: CpuProfile) -> None:
     """Lay out the machine's TLB."""
     install(m, geometry_of(profile))
+    m.tlb.nested_on = int(profile.walk_caches["nested"].entries > 0)

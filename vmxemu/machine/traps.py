@@ -213,6 +213,7 @@ def deliver(m: "State") -> int:
     info = cpu.event_info
     outcome = deliver_once(m, cpu.event_vector, info, cpu.event_error, m.r.rip + cpu.event_length)
     if outcome == DONE:
+        m.engine.system_access = 0
         cpu.event_info = 0
         emit(m, events.EVENT, cpu.event_vector, cpu.event_error, info >> TYPE_SHIFT & 7, 0, 0)
     return outcome

@@ -168,6 +168,7 @@ class View:
             "mips": self.instructions / self.wall_seconds / 1e6 if self.wall_seconds else 0.0,
             "events": int(m.trace.total),
             "events_lost": int(m.trace.lost),
+            "management_lost": int(m.platform.management.lost),
             "retired_uses": int(m.outer.retired_uses),
         }
         return facts

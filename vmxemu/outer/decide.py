@@ -23,6 +23,7 @@ from vmxemu.vmx.intercepts import program
 if TYPE_CHECKING:
     from vmxemu.state import State
 
+KEPT = U(1 << 32)
 NO_BANK = U(0xFFFFFFFFFFFFFFFF)
 RESTART, ERROR_IP = mca.MCG_STATUS_RIPV, mca.MCG_STATUS_EIPV
 
@@ -79,12 +80,21 @@ def act(m: "State", kind: int, action: int, address: int, status: int, misc: int
     """Carry the decision out."""
     taken = m.platform.management.taken
     if action == policy.DELIVER:
-        give(m, kind, address, status, misc, bank)
+        if not give(m, kind, address, status, misc, bank):
+            m.report.reason = report.VMM1_FATAL
+            m.report.where = taken.serial
+            m.report.value = kind
+            return STOPPED
     elif action == policy.MIGRATE and address != 0:
-        corrected(m, address)
+        if status & mca.STATUS_UC != 0:
+            contain(m, address)  # bad data is never copied as good
+        else:
+            corrected(m, address)
     elif action == policy.CONTAIN and address != 0:
         contain(m, address)
     elif action == policy.FIRMWARE_SMM:
+        outer = m.outer
+        outer.smi_command = m.platform.smi_command | KEPT
         m.platform.smi_command = taken.detail
         enter_smm(m, kind)
         program(m)
@@ -97,8 +107,8 @@ def act(m: "State", kind: int, action: int, address: int, status: int, misc: int
 
 
 @kernel
-def give(m: "State", kind: int, hpa: int, status: int, misc: int, bank: int) -> None:
-    """Queue it for VMM2 in VMM2's terms: guest-physical addresses, virtual banks."""
+def give(m: "State", kind: int, hpa: int, status: int, misc: int, bank: int) -> bool:
+    """Queue it for VMM2 in VMM2's terms: guest-physical addresses, virtual banks. False if VMM1 keeps no more."""
     taken = m.platform.management.taken
     gpa1 = U(0)
     if bank != NO_BANK:
@@ -107,6 +117,4 @@ def give(m: "State", kind: int, hpa: int, status: int, misc: int, bank: int) -> 
             gpa1 = U(0)
             status = status & ~mca.STATUS_ADDRV
         virtual_mca.log(m, bank, status, gpa1, misc)
-    queue(m, kind, taken.serial, gpa1, taken.detail, taken.flags)
-
-
+    return queue(m, kind, taken.serial, gpa1, taken.detail, taken.flags)

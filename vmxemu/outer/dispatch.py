@@ -3,15 +3,16 @@
 from typing import TYPE_CHECKING
 
 from vmxemu import report
-from vmxemu.isa import controls
+from vmxemu.isa import controls, exits
 from vmxemu.jit import kernel
 from vmxemu.layout import u64 as U
 from vmxemu.outcome import DONE, STOPPED, VMFAIL, kind_of
-from vmxemu.outer import level1, level2, nested
+from vmxemu.outer import level1, level2
 from vmxemu.outer.decide import decide
 from vmxemu.outer.door import stands_at_door
 from vmxemu.outer.ept02 import eptp02
 from vmxemu.outer.guest_view import vmcs02, vmcs12
+from vmxemu.outer.nested import fail_msr_load
 from vmxemu.outer.virtual_events import deliver_waiting
 from vmxemu.timing import costs
 from vmxemu.timing.clock import charge_event
@@ -50,10 +51,13 @@ def handle_exit(m: "State") -> int:
         if reason & ENTRY_FAILURE != 0:
             return broken(m, reason)
         outcome = level2.handle(m, reason & BASIC) if outer.level == LEVEL_2 else level1.handle(m, reason & BASIC)
+    elif outer.smi_command != 0:  # the firmware's SMM handler has returned
+        m.platform.smi_command = outer.smi_command & 0xFF
+        outer.smi_command = 0
     if outcome != DONE:
         return outcome
-    deliver_waiting(m)
-    return resume(m)
+    outcome = deliver_waiting(m)
+    return resume(m) if outcome == DONE else outcome
 
 
 @kernel
@@ -64,14 +68,18 @@ def resume(m: "State") -> int:
     outcome = enter(m, 0)
     if kind_of(outcome) == VMFAIL:
         return broken(m, outcome)
-    if m.vmx.non_root != 0:
-        return DONE
     v = vmcs_at(m.vmx.host_address)
-    if m.outer.level != LEVEL_2:
+    if m.vmx.non_root == 0:
+        if m.outer.level == LEVEL_2 and v.vm_exit_reason & BASIC == exits.ENTRY_FAIL_MSR_LOADING:
+            fail_msr_load(m, v.exit_qualification)  # a bad entry in VMM2's own area; settle comes back here
+            return DONE
         return broken(m, v.vm_exit_reason)
-    nested.fail(m, v.vm_exit_reason & BASIC, v.exit_qualification)  # VMM2's own doing: an MSR that cannot be loaded
-    if kind_of(enter(m, 0)) == VMFAIL or m.vmx.non_root == 0:
-        return broken(m, vmcs_at(m.vmx.host_address).vm_exit_reason)
+    v.vm_entry_msr_load_count = 0  # VMM2's transition has happened; entries that follow exits to VMM1 are not its own
+    if m.outer.mtf_pending != 0:
+        m.vmx.mtf_pending = 1 if m.outer.level == LEVEL_2 else 0
+        m.outer.mtf_pending = 0
+    if m.platform.management.count != 0:
+        m.clock.attention = 1  # what was held can come now
     return DONE
 
 

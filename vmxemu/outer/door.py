@@ -12,7 +12,7 @@ from vmxemu.memory.physical import host_address
 from vmxemu.outcome import DONE, vmfail
 from vmxemu.outer import virtual_mca
 from vmxemu.outer.guest_view import vmcs01, vmcs02
-from vmxemu.outer.pool import open_pool, take_frame
+from vmxemu.outer.pool import has_room, open_pool, take_frame
 from vmxemu.trace import events
 from vmxemu.trace.emit import emit
 from vmxemu.vmx.vmcs import LAUNCHED, Vmcs, vmcs_at
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 REFUSED_BRING_UP = U(5)
 ALL_ONES = U(0xFFFFFFFFFFFFFFFF)
 WRITE_HALF = U(2048)
+LIST_PAGES = U(4)  # two for an area to load, two for one to store
 VPID01, VPID02 = U(1), U(2)  # so that entering and leaving VM1 costs no translations
 # MSRs of VM1 that VMM1 answers for: feature control, SMBASE, machine check, VMX capabilities. First and last.
 INTERCEPTED = np.array([[0x3A, 0x3A], [0x9B, 0x9B], [0x9E, 0x9E], [0x179, 0x17B], [0x280, 0x29F], [0x400, 0x47F], [0x480, 0x493]], np.uint64)
@@ -36,8 +37,9 @@ def stands_at_door(m: "State") -> bool:
 
 @kernel
 def may_enter(m: "State") -> int:
-    """Before VMLAUNCH or VMRESUME in VMX root operation: bringing VMM1 up after the boot phase is refused as an invalid host state."""
-    if m.outer.up != 0 or m.vmx.host_address == 0 or m.outer.run_time == 0:
+    """Before VMLAUNCH or VMRESUME in VMX root operation: bringing VMM1 up after the boot phase, or without room for it, is refused as an
+    invalid host state."""
+    if m.outer.up != 0 or m.vmx.host_address == 0 or (m.outer.run_time == 0 and has_room(m)):
         return DONE
     if vmcs_at(m.vmx.host_address).host_rip != m.outer.door:
         return DONE
@@ -62,11 +64,12 @@ def bring_up(m: "State") -> None:
     open_pool(m)
     v = vmcs01(m)
     outer.ept01 = v.ept_pointer
+    outer.pins01 = v.pin_based_vm_exec_control & (controls.PIN_NMI | controls.PIN_VIRTUAL_NMI)
     outer.vmcs02 = take_frame(m, VMM1_OWN)
     outer.msr_bitmap01 = take_frame(m, VMM1_OWN)
     outer.msr_bitmap02 = take_frame(m, VMM1_OWN)
-    outer.lists02 = take_frame(m, VMM1_OWN)
-    outer.stores02 = take_frame(m, VMM1_OWN)
+    for _ in range(LIST_PAGES):
+        outer.lists02 = take_frame(m, VMM1_OWN)  # the pool hands frames out downwards: the last one taken is the first of a row
     outer.smm_backup = take_frame(m, VMM1_OWN)
     second = vmcs02(m)
     second.revision = v.revision

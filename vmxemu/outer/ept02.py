@@ -90,6 +90,8 @@ def entry12_bad(m: "State", entry: int, level: int, large: bool) -> bool:
         return True
     if not large:
         return level > 1 and entry & (LOW_RESERVED | LARGE if level == 4 else LOW_RESERVED) != 0
+    if level > 1 and m.cpu.vmx_msr[12] >> (14 + level) & 1 == 0:
+        return True  # the processor has no pages of that size
     kind = entry >> 3 & 7
     if kind == 2 or kind == 3 or kind == 7:
         return True
@@ -115,7 +117,7 @@ def fill(m: "State", eptp12: int, gpa2: int, access: int) -> int:
         if entry & RIGHTS == 0:
             m.outer.error_detail = 0
             return VIOLATION
-        large = level == 1 or entry & LARGE != 0
+        large = level == 1 or (level < 4 and entry & LARGE != 0)
         if entry12_bad(m, entry, level, large):
             return MISCONFIGURED
         rights = rights & entry
@@ -175,16 +177,18 @@ def maps_vm1(m: "State", gpa2: int, eptp12: int) -> int:
         entry = read64(m, at)
         if entry & RIGHTS == 0:
             return NOT_MAPPED
-        if level == 1 or entry & LARGE != 0:
+        if level == 1 or (level < 4 and entry & LARGE != 0):
             size = page_bytes(level)
             return entry & FRAME_MASK & ~(size - 1) | gpa2 & (size - 1)
+        if level == 4 and entry & LARGE != 0:
+            return NOT_MAPPED
         table = entry & FRAME_MASK
         level = level - 1
 
 
 @kernel
 def eptp02(m: "State", eptp12: int) -> int:
-    """The EPTP that really runs VM2."""
-    return root_for(m, eptp12) | EPTP_WB_4
+    """The EPTP that really runs VM2. With accessed and dirty flags in EPT12, reads of VM2's paging structures count as writes here too."""
+    return root_for(m, eptp12) | EPTP_WB_4 | eptp12 & ACCESSED_DIRTY
 
 

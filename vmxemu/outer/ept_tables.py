@@ -16,6 +16,7 @@ RIGHTS, LARGE = U(7), U(1 << 7)
 MEMORY_TYPE_BITS = U(0x78)  # memory type and ignore-PAT
 WRITE_BACK = U(6 << 3)
 NOT_MAPPED = U(0xFFFFFFFFFFFFFFFF)
+HOLE_HPA = U(0xFD00_0000)  # nothing is there: loads give ones, stores are lost
 FROM_POOL, FROM_ARENA = U(0), U(1)
 
 

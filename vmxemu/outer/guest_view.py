@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 from vmxemu.isa import bits
 from vmxemu.jit import kernel
 from vmxemu.layout import u64 as U
-from vmxemu.memory.physical import host_address
+from vmxemu.memory.physical import host_address, read64
 from vmxemu.outcome import detail_of, has_error_code, vector_of
 from vmxemu.outer.ept_tables import FRAME_MASK, NOT_MAPPED, translate_software
+from vmxemu.vmx.checks_guest import pdpte_fits
 from vmxemu.vmx.guest_state import load_guest_state, save_guest_state
-from vmxemu.vmx.vmcs import Vmcs, vmcs_at
+from vmxemu.vmx.vmcs import Vmcs, offset_of, set_slot, vmcs_at
 
 if TYPE_CHECKING:
     from vmxemu.state import State
@@ -19,6 +20,8 @@ NO_REASON = U(0xFFFF)
 VALID, WITH_ERROR, HARDWARE_EXCEPTION = U(1 << 31), U(1 << 11), U(3 << 8)
 STI_AND_MOV_SS = U(3)
 PAGE_FAULT = U(14)
+PDPT_MASK = U(0xFFFF_FFE0)
+FIRST_PDPTE = offset_of("guest_pdpte0")
 
 
 @kernel
@@ -84,6 +87,17 @@ def host_of(m: "State", gpa1: int) -> int:
     """Host address behind a guest-physical address of VM1, 0 if it has no memory there."""
     hpa = hpa_of(m, gpa1)
     return host_address(m, hpa) if hpa != NOT_MAPPED else 0
+
+
+@kernel
+def load_pdptes(m: "State", v: Vmcs, cr3: int) -> bool:
+    """Put the four PDPTEs at VM1's `cr3` into the guest-state area, as PAE paging without EPT takes them from memory; False if one is bad."""
+    good = True
+    for number in range(4):
+        entry = read64(m, hpa_of(m, (cr3 & PDPT_MASK) + (number << 3)))
+        good = good and pdpte_fits(m, entry)
+        set_slot(v, FIRST_PDPTE, number, entry)
+    return good
 
 
 @kernel

@@ -124,5 +124,7 @@ class Outer(Layout):
     saved: SavedPaging
     error_detail: u64
     delivered: Array[u64] = array(8)  # by management kind
+    smi_command: u64  # while the firmware's SMM handler runs: port 0xB2 as VM1 knows it, and bit 32
     image_started: u64  # the stock firmware has handed VM1 to the user's image
-    stores02: u64  # page for the MSR-store area
+    pins01: u64  # VMCS01's NMI controls as the firmware set them
+    mtf_pending: u64  # a monitor-trap-flag exit of VM2 gave way to a management interrupt

@@ -10,16 +10,17 @@ from vmxemu.cpu.layout import RAX, RCX, RDX
 from vmxemu.isa import bits, exceptions, exits, msrs
 from vmxemu.jit import kernel
 from vmxemu.layout import u64 as U
-from vmxemu.memory.physical import is_ram
+from vmxemu.memory.physical import is_ram, read64, write64
 from vmxemu.outcome import DONE, EPT_MISCONFIG, EPT_VIOLATION, NOT_MINE, STOPPED, fault, fault_with, kind_of
 from vmxemu.outer import nested, virtual_mca, virtual_smm
-from vmxemu.outer.ept_tables import FRAME_MASK, FROM_POOL, NOT_MAPPED, WRITE_BACK, map_page
+from vmxemu.outer.ept_tables import FRAME_MASK, FROM_POOL, HOLE_HPA, NOT_MAPPED, RIGHTS, leaf_of, map_page
+from vmxemu.outer.guest_view import as_guest, as_host, inject, reinject_interrupted, skip_instruction, vmcs01
 from vmxemu.outer.image import start_image, wants_image
-from vmxemu.outer.guest_view import as_guest, as_host, hpa_of, inject, reinject_interrupted, skip_instruction, vmcs01
 from vmxemu.platform import msr as platform_msr
 from vmxemu.trace import events
 from vmxemu.trace.emit import emit
 from vmxemu.translation.invalidate import invept
+from vmxemu.vmx.capability import cr0_fits
 from vmxemu.vmx.vmcs import Vmcs
 
 if TYPE_CHECKING:
@@ -29,9 +30,7 @@ LOW = U(0xFFFFFFFF)
 TYPE_MASK, NMI_TYPE, HARDWARE_TYPE = U(7 << 8), U(2 << 8), U(3 << 8)
 REFUSED_DOOR, REFUSED_TRAP, REFUSED_REGION, REFUSED_MSR = U(1), U(3), U(6), U(7)
 RSM_OPCODE = U(0x0FAA)
-HOLE_HPA = U(0xFD00_0000)  # nothing is there: loads give ones, stores are lost
 ALL_CONTEXTS = U(2)
-RIGHTS_RW = U(3)
 
 
 @kernel
@@ -87,8 +86,7 @@ def exception(m: "State", v: Vmcs) -> int:
     if info & TYPE_MASK == NMI_TYPE:
         return DONE
     if m.outer.virtual_smm != 0 and info & 0xFF == exceptions.UD and m.cpu.insn.opcode == RSM_OPCODE:
-        virtual_smm.leave(m)
-        return DONE
+        return DONE if virtual_smm.leave(m) else stop(m, exits.TRIPLE_FAULT)
     v.vm_entry_intr_info_field = info & ~U(1 << 12)
     v.vm_entry_exception_error_code = v.vm_exit_intr_error_code
     return DONE
@@ -99,24 +97,24 @@ def memory_fault(m: "State", v: Vmcs) -> int:
     """VM1 touched a guest-physical address (m.walk.gpa) that EPT01 does not map. If it is absent from VM1's memory map (the sequestered
     region, SMRAM, holes), VM1 finds what hardware gives where there is nothing: loads are all ones, stores are lost."""
     gpa = m.walk.gpa & FRAME_MASK
-    if hpa_of(m, gpa) != NOT_MAPPED:
-        # mapped, but not for this access (ROM): the store is lost
-        skip_instruction_or_map(m, gpa)
+    leaf = leaf_of(m, m.outer.ept01 & FRAME_MASK, gpa)
+    if leaf != NOT_MAPPED:
+        allow(m, leaf)
         return DONE
     emit(m, events.REFUSED, REFUSED_REGION, gpa, 0, 0, 0)
     if is_ram(m, gpa):
         hole = HOLE_HPA
     else:
         hole = gpa
-    if not map_page(m, m.outer.ept01 & FRAME_MASK, gpa, hole | RIGHTS_RW, 1, FROM_POOL):
+    if not map_page(m, m.outer.ept01 & FRAME_MASK, gpa, hole | RIGHTS, 1, FROM_POOL):
         return stop(m, exits.EPT_VIOLATION)
     return DONE
 
 
 @kernel
-def skip_instruction_or_map(m: "State", gpa: int) -> None:
-    """Let VM1 write the page after all: EPT01 held it read-only for no reason of VMM1's."""
-    map_page(m, m.outer.ept01 & FRAME_MASK, gpa, gpa | U(7) | WRITE_BACK, 1, FROM_POOL)
+def allow(m: "State", leaf: int) -> None:
+    """EPT01 maps the page, but not for this access (ROM): the memory behind it decides what a store does. The frame stays the same one."""
+    write64(m, leaf, read64(m, leaf) | RIGHTS)
     invept(m, ALL_CONTEXTS, 0)
 
 
@@ -132,12 +130,14 @@ def access_cr(m: "State", v: Vmcs) -> int:
     value = m.r.gpr[qualification >> 8 & 0xF]
     outcome = DONE
     if number == 4:
-        if m.outer.nested.on != 0 and value & bits.CR4_VMXE == 0:
+        if refuses_vmxe(m, value):
             outcome = fault_with(exceptions.GP, 0)
         else:
             outcome = write_cr(m, 4, value | bits.CR4_VMXE)
             if outcome == DONE:
                 m.outer.vmxe = value & bits.CR4_VMXE
+    elif m.outer.nested.on != 0 and m.outer.virtual_smm == 0 and not cr0_fits(m.cpu.vmx_msr, value, 0):
+        outcome = fault_with(exceptions.GP, 0)
     else:
         outcome = write_cr(m, 0, value | bits.CR0_NE)
     as_host(m, v)
@@ -150,6 +150,14 @@ def access_cr(m: "State", v: Vmcs) -> int:
         v.cr0_read_shadow = value
     skip_instruction(v)
     return DONE
+
+
+@kernel
+def refuses_vmxe(m: "State", cr4: int) -> bool:
+    """CR4.VMXE cannot be cleared in VMX operation, nor set in SMM."""
+    if m.outer.virtual_smm != 0:
+        return cr4 & bits.CR4_VMXE != 0
+    return m.outer.nested.on != 0 and cr4 & bits.CR4_VMXE == 0
 
 
 @kernel

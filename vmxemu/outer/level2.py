@@ -6,10 +6,11 @@ from vmxemu.cpu.layout import RCX
 from vmxemu.isa import controls, exceptions, exits
 from vmxemu.jit import kernel, load8
 from vmxemu.layout import u64 as U
+from vmxemu.memory.physical import read64
 from vmxemu.outcome import DONE
 from vmxemu.outer import ept02, level1
-from vmxemu.outer.ept_tables import FRAME_MASK, NOT_MAPPED
-from vmxemu.outer.guest_view import host_of, hpa_of, reinject_interrupted, vmcs02, vmcs12
+from vmxemu.outer.ept_tables import FRAME_MASK, NOT_MAPPED, leaf_of
+from vmxemu.outer.guest_view import host_of, reinject_interrupted, vmcs02, vmcs12
 from vmxemu.outer.reflect import reflect, reflect_ept
 from vmxemu.vmx.checks_controls import secondary_controls
 from vmxemu.vmx.vmcs import Vmcs
@@ -30,6 +31,10 @@ def handle(m: "State", reason: int) -> int:
     v02, v12 = vmcs02(m), vmcs12(m)
     if reason == exits.EPT_VIOLATION:
         return ept_violation(m, v02, v12)
+    if reason == exits.EPT_MISCONFIG:
+        return level1.stop(m, reason)  # VMM1 made EPT02 itself; VMM2's misconfigurations show as violations of it
+    if reason == exits.NMI_WINDOW and v12.cpu_based_vm_exec_control & controls.CPU_NMI_WINDOW == 0:
+        return DONE  # VMM1 asked for it: what waits is delivered before VM2 goes on
     if reason == exits.EXCEPTION_NMI:
         info = v02.vm_exit_intr_info
         if info & TYPE_MASK == NMI_TYPE:
@@ -61,7 +66,8 @@ def ept_violation(m: "State", v02: Vmcs, v12: Vmcs) -> int:
     else:
         reinject_interrupted(v02)
         gpa1 = ept02.maps_vm1(m, gpa2, v12.ept_pointer)
-        if hpa_of(m, gpa1) == NOT_MAPPED:
+        leaf = leaf_of(m, m.outer.ept01 & FRAME_MASK, gpa1)
+        if leaf == NOT_MAPPED or qualification & ACCESS_BITS & ~read64(m, leaf) != 0:
             m.walk.gpa = gpa1
             return level1.memory_fault(m, v02)
     return DONE

@@ -9,8 +9,8 @@ from vmxemu.jit import address_of, kernel, load64, store64
 from vmxemu.layout import u64 as U
 from vmxemu.memory.physical import host_address
 from vmxemu.outer.ept02 import eptp02
-from vmxemu.outer.ept_tables import FRAME_MASK, NOT_MAPPED
-from vmxemu.outer.guest_view import host_of, hpa_of, make_current, vmcs01, vmcs02, vmcs12
+from vmxemu.outer.ept_tables import FRAME_MASK, HOLE_HPA, NOT_MAPPED
+from vmxemu.outer.guest_view import host_of, hpa_of, load_pdptes, make_current, vmcs01, vmcs02, vmcs12
 from vmxemu.outer.msr_lists import switch_to_vm2
 from vmxemu.outer.reflect import copy_slots
 from vmxemu.timing import costs
@@ -30,7 +30,7 @@ EFER_MODE = bits.EFER_LMA | bits.EFER_LME
 OWN_EXIT = controls.EXIT_SAVE_EFER | controls.EXIT_SAVE_PAT | controls.EXIT_SAVE_DEBUG
 OWN_ENTRY = controls.ENTRY_LOAD_EFER | controls.ENTRY_LOAD_PAT | controls.ENTRY_LOAD_DEBUG
 # Of VMCS12's own exit controls, those that hardware shall act on for VM2.
-TAKEN_EXIT = controls.EXIT_ACK_INTERRUPT | controls.EXIT_SAVE_PREEMPTION_TIMER
+TAKEN_EXIT = controls.EXIT_ACK_INTERRUPT
 LOW_EXITS = controls.CPU_MSR_BITMAPS | controls.CPU_SECONDARY | controls.CPU_TSC_OFFSETTING
 
 
@@ -48,7 +48,6 @@ def enter_vm2(m: "State") -> None:
     merge_execution(m, v01, v02, v12)
     merge_transitions(v01, v02, v12)
     switch_to_vm2(m, v02, v12)
-    v01.vm_entry_msr_load_count = 0
     make_current(m, m.outer.vmcs02, 2)
 
 
@@ -59,8 +58,9 @@ def merge_guest_msrs(v01: Vmcs, v02: Vmcs, v12: Vmcs) -> None:
     if entry & controls.ENTRY_LOAD_PAT == 0:
         v02.guest_ia32_pat = v01.guest_ia32_pat
     if entry & controls.ENTRY_LOAD_EFER == 0:
-        wide = entry & controls.ENTRY_IA32E_GUEST != 0
-        v02.guest_ia32_efer = v01.guest_ia32_efer & ~EFER_MODE | (EFER_MODE if wide else U(0))
+        mode = EFER_MODE if entry & controls.ENTRY_IA32E_GUEST != 0 else U(0)
+        changes = EFER_MODE if v12.guest_cr0 & bits.CR0_PG != 0 else bits.EFER_LMA
+        v02.guest_ia32_efer = v01.guest_ia32_efer & ~changes | mode & changes
     if entry & controls.ENTRY_LOAD_DEBUG == 0:
         v02.guest_dr7 = v01.guest_dr7
         v02.guest_ia32_debugctl = v01.guest_ia32_debugctl
@@ -85,9 +85,8 @@ def merge_execution(m: "State", v01: Vmcs, v02: Vmcs, v12: Vmcs) -> None:
     v02.cr3_target_value1 = v12.cr3_target_value1
     v02.cr3_target_value2 = v12.cr3_target_value2
     v02.cr3_target_value3 = v12.cr3_target_value3
-    v02.tsc_offset = v01.tsc_offset + (v12.tsc_offset if v12.cpu_based_vm_exec_control & controls.CPU_TSC_OFFSETTING != 0 else U(0))
-    v02.io_bitmap_a = page_of(m, v12.io_bitmap_a)
-    v02.io_bitmap_b = page_of(m, v12.io_bitmap_b)
+    v02.tsc_offset = offset_of_tsc(v01) + offset_of_tsc(v12)
+    place_pages(m, v02, v12)
     v02.ple_gap = v12.ple_gap
     v02.ple_window = v12.ple_window
     merge_msr_bitmap(m, v02, v12)
@@ -95,10 +94,23 @@ def merge_execution(m: "State", v01: Vmcs, v02: Vmcs, v12: Vmcs) -> None:
 
 
 @kernel
+def offset_of_tsc(v: Vmcs) -> int:
+    """The TSC offset, if the controls use it."""
+    return v.tsc_offset if v.cpu_based_vm_exec_control & controls.CPU_TSC_OFFSETTING != 0 else U(0)
+
+
+@kernel
+def place_pages(m: "State", v02: Vmcs, v12: Vmcs) -> None:
+    """The pages of VM1 that hardware reads while VM2 runs; again whenever one may have moved."""
+    v02.io_bitmap_a = page_of(m, v12.io_bitmap_a)
+    v02.io_bitmap_b = page_of(m, v12.io_bitmap_b)
+
+
+@kernel
 def page_of(m: "State", gpa1: int) -> int:
-    """HPA of a page that VMCS12 names; a page that VM1 does not have becomes the all-ones one, so that everything exits."""
+    """HPA of a page that VMCS12 names; where VM1 has none, an address without memory, which reads as all ones there too."""
     hpa = hpa_of(m, gpa1 & FRAME_MASK)
-    return hpa if hpa != NOT_MAPPED else m.outer.msr_bitmap01
+    return hpa if hpa != NOT_MAPPED else HOLE_HPA
 
 
 @kernel
@@ -120,17 +132,21 @@ def merge_translation(m: "State", v01: Vmcs, v02: Vmcs, v12: Vmcs, secondary: in
         v02.ept_pointer = eptp02(m, v12.ept_pointer)
     else:
         v02.ept_pointer = v01.ept_pointer
-        v02.guest_pdpte0 = v12.guest_pdpte0
+        load_pdptes(m, v02, v12.guest_cr3)
     v02.virtual_processor_id = m.outer.vpid02
     if secondary & controls.SECONDARY_VPID == 0 or m.outer.nested_vpid != v12.virtual_processor_id:
         m.outer.nested_vpid = v12.virtual_processor_id
         invvpid(m, SINGLE_CONTEXT, m.outer.vpid02, 0)
+    if secondary & controls.SECONDARY_VPID == 0:
+        invvpid(m, SINGLE_CONTEXT, v01.virtual_processor_id, 0)  # VMM2 and VM2 share VPID 0: each transition drops both's
 
 
 @kernel
 def merge_transitions(v01: Vmcs, v02: Vmcs, v12: Vmcs) -> None:
     """VM-exit and VM-entry controls and the event to inject."""
     v02.vm_exit_controls = v01.vm_exit_controls | OWN_EXIT | v12.vm_exit_controls & TAKEN_EXIT
+    if v12.pin_based_vm_exec_control & controls.PIN_PREEMPTION_TIMER != 0:  # it goes on over exits that are VMM1's alone
+        v02.vm_exit_controls = v02.vm_exit_controls | controls.EXIT_SAVE_PREEMPTION_TIMER
     v02.vm_entry_controls = v12.vm_entry_controls | OWN_ENTRY
     v02.vm_entry_intr_info_field = v12.vm_entry_intr_info_field
     v02.vm_entry_exception_error_code = v12.vm_entry_exception_error_code

@@ -18,8 +18,15 @@ if TYPE_CHECKING:
 
 FIRMWARE_BYTES = U(2 << 20)
 ENGINE_ROOM_BYTES = U(0x10000)
+LEAST_BYTES = U(1 << 20)
 FRAME = U(4096)
 NO_FRAME = U(0)
+
+
+@kernel
+def has_room(m: "State") -> bool:
+    """Whether the region is large enough for VMM1 to work at all."""
+    return m.memory.sequestered_bytes >= FIRMWARE_BYTES + ENGINE_ROOM_BYTES + LEAST_BYTES
 
 
 @kernel

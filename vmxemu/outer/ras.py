@@ -4,14 +4,15 @@ from typing import TYPE_CHECKING
 
 from vmxemu.jit import copy_bytes, kernel, load8, store8
 from vmxemu.layout import u64 as U
-from vmxemu.memory.frames import frame_state, set_frame_state
+from vmxemu.memory.frames import frame_state, poison_line, set_frame_state
 from vmxemu.memory.layout import FAILING, HEALTHY, HOLDS_CODE, MAPPED_ON_BEHALF, POISONED, RETIRED
 from vmxemu.memory.physical import frame_index, host_address, read64, write64
 from vmxemu.outer.ept02 import forget_frame
 from vmxemu.outer.ept_tables import FRAME_MASK, FROM_POOL, NOT_MAPPED, leaf_4k, translate_software
-from vmxemu.outer.guest_view import host_of
+from vmxemu.outer.guest_view import host_of, vmcs02, vmcs12
 from vmxemu.outer.layout import COUNTED_FRAMES as _COUNTED
 from vmxemu.outer.layout import MIGRATIONS as _MIGRATIONS
+from vmxemu.outer.merge import place_pages
 from vmxemu.outer.pool import NO_FRAME, fill_frame, take_frame
 from vmxemu.timing import costs
 from vmxemu.timing.clock import charge_event, now_cycles
@@ -84,22 +85,23 @@ def migrate(m: "State", old: int) -> int:
         status = SOURCE_POISONED
     else:
         set_frame_state(m, old, FAILING if frame_state(m, old) == HEALTHY else frame_state(m, old))
-        fresh = take_frame(m, MAPPED_ON_BEHALF)
-        if fresh == NO_FRAME:
-            status = POOL_EMPTY
+        leaf = leaf_4k(m, m.outer.ept01 & FRAME_MASK, gpa, FROM_POOL)
+        if leaf == NOT_MAPPED or m.outer.migration_count >= MIGRATION_CAPACITY:
+            status = NO_TABLE
         else:
-            status = move(m, gpa, old, fresh)
+            fresh = take_frame(m, MAPPED_ON_BEHALF)
+            if fresh == NO_FRAME:
+                status = POOL_EMPTY
+            else:
+                move(m, gpa, leaf, old, fresh)
     emit(m, events.MIGRATION, status, gpa, old, fresh, now_cycles(m) - began)
     return status
 
 
 @kernel
-def move(m: "State", gpa: int, old: int, fresh: int) -> int:
+def move(m: "State", gpa: int, leaf: int, old: int, fresh: int) -> None:
     """Copy, remap in EPT01, drop everything derived from the old mapping, and only then retire the source."""
     outer = m.outer
-    leaf = leaf_4k(m, outer.ept01 & FRAME_MASK, gpa, FROM_POOL)
-    if leaf == NOT_MAPPED:
-        return NO_TABLE
     charge_event(m, costs.PAGE_COPY)
     copy_bytes(host_address(m, fresh), host_address(m, old), 4096)
     write64(m, leaf, read64(m, leaf) & ~FRAME_MASK | fresh)
@@ -109,19 +111,17 @@ def move(m: "State", gpa: int, old: int, fresh: int) -> int:
     remember(m, gpa, old, fresh)
     refresh_pointers(m)
     retire(m, old)
-    return MIGRATED
 
 
 @kernel
 def remember(m: "State", gpa: int, old: int, fresh: int) -> None:
     """Keep the new place of the page for gpa1_of."""
     outer = m.outer
-    if outer.migration_count < MIGRATION_CAPACITY:
-        entry = outer.migrations[outer.migration_count]
-        entry.gpa = gpa
-        entry.old_hpa = old
-        entry.new_hpa = fresh
-        outer.migration_count = outer.migration_count + 1
+    entry = outer.migrations[outer.migration_count]
+    entry.gpa = gpa
+    entry.old_hpa = old
+    entry.new_hpa = fresh
+    outer.migration_count = outer.migration_count + 1
 
 
 @kernel
@@ -130,6 +130,7 @@ def refresh_pointers(m: "State") -> None:
     nested = m.outer.nested
     if nested.host_address != 0:
         nested.host_address = host_of(m, nested.current)
+        place_pages(m, vmcs02(m), vmcs12(m))
 
 
 @kernel
@@ -150,8 +151,8 @@ def retire(m: "State", hpa: int) -> None:
 def contain(m: "State", hpa: int) -> None:
     """An uncorrected error that nobody has consumed: from here on the frame gives no data to anyone, copied or not."""
     if frame_state(m, hpa) == HEALTHY or frame_state(m, hpa) == FAILING:
-        set_frame_state(m, hpa, POISONED)
         emit(m, events.FRAME, POISONED, hpa, 0, 0, 0)
-        m.engine.flush = 1
+    if frame_state(m, hpa) != RETIRED:
+        poison_line(m, hpa)
 
 

@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmxemu.isa import bits, controls, fields
+from vmxemu.isa import bits, controls, exits, fields
 from vmxemu.jit import address_of, kernel, load64, store64
 from vmxemu.layout import u64 as U
-from vmxemu.outer.guest_view import VALID, make_current, vmcs01, vmcs02, vmcs12
-from vmxemu.outer.msr_lists import give_stored, switch_to_vm1
+from vmxemu.outer.guest_view import VALID, load_pdptes, make_current, vmcs01, vmcs02, vmcs12
+from vmxemu.outer.msr_lists import store_for_vmm2, switch_to_vm1
 from vmxemu.timing import costs
 from vmxemu.timing.clock import charge_event
 from vmxemu.trace import events
@@ -25,7 +25,8 @@ def _slots(kind: str, skip: tuple[str, ...] = ()) -> "np.ndarray[tuple[int], np.
     return np.array(rows, np.uint64)
 
 
-GUEST_SLOTS, READ_ONLY_SLOTS = _slots("guest"), _slots("read-only")
+GUEST_SLOTS = _slots("guest")
+READ_ONLY_SLOTS = _slots("read-only", ("VM_INSTRUCTION_ERROR",))  # VM exits leave that field alone
 GUEST_SELECTORS, GUEST_LIMITS = offset_of("guest_es_selector"), offset_of("guest_es_limit")
 GUEST_RIGHTS, GUEST_BASES = offset_of("guest_es_ar_bytes"), offset_of("guest_es_base")
 ES, CS, SS, DS, FS, GS, LDTR, TR = (U(i) for i in range(8))
@@ -86,11 +87,26 @@ def finish(m: "State", v02: Vmcs, v12: Vmcs) -> None:
     save_guest(v02, v12)
     v12.vm_entry_controls = entry_controls | v02.vm_entry_controls & controls.ENTRY_IA32E_GUEST
     v12.vm_entry_intr_info_field = v12.vm_entry_intr_info_field & ~VALID
-    give_stored(m, v02, v12)
-    load_host(m, vmcs01(m), v12)
+    store_for_vmm2(m, v12)
+    leave_vm2(m, v02, v12)
     make_current(m, m.outer.vmcs01, 1)
     switch_to_vm1(m, v12)
     emit(m, events.REFLECT, v12.vm_exit_reason, v12.exit_qualification, v12.guest_physical_address, v12.vm_exit_intr_info, 0)
+
+
+@kernel
+def leave_vm2(m: "State", v02: Vmcs, v12: Vmcs) -> None:
+    """To VMCS12's host state from VM2's: EFER and PAT stay as VM2 left them unless the exit loads them."""
+    v01 = vmcs01(m)
+    v01.guest_ia32_efer = v02.guest_ia32_efer
+    v01.guest_ia32_pat = v02.guest_ia32_pat
+    blocked = v02.guest_interruptibility_info & NMI_BLOCKING
+    if v12.pin_based_vm_exec_control & controls.PIN_VIRTUAL_NMI != 0:
+        blocked = U(0)
+    if v12.vm_exit_reason & 0xFFFF == exits.EXCEPTION_NMI and v12.vm_exit_intr_info & TYPE_MASK == NMI_TYPE:
+        blocked = NMI_BLOCKING
+    load_host(m, v01, v12)
+    v01.guest_interruptibility_info = blocked
 
 
 @kernel
@@ -168,5 +184,6 @@ def load_host(m: "State", v: Vmcs, v12: Vmcs) -> None:
     v.guest_rflags = 2
     v.guest_activity_state = 0
     v.guest_pending_dbg_exceptions = 0
-    by_nmi = v12.vm_exit_reason & 0xFFFF == 0 and v12.vm_exit_intr_info & TYPE_MASK == NMI_TYPE
-    v.guest_interruptibility_info = NMI_BLOCKING if by_nmi else U(0)
+    v.guest_interruptibility_info = v.guest_interruptibility_info & NMI_BLOCKING
+    if cr4 & bits.CR4_PAE != 0 and not wide:
+        load_pdptes(m, v, v12.host_cr3)

@@ -10,6 +10,7 @@ from vmxemu.isa import exceptions, exits
 from vmxemu.jit import kernel
 from vmxemu.layout import u64 as U
 from vmxemu.outcome import vm_exit
+from vmxemu.outer.layout import VIRTUAL_EVENTS
 from vmxemu.platform.management import CAUSE_PORT, take_management
 from vmxemu.trace import events
 from vmxemu.trace.emit import emit
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from vmxemu.state import State
 
 ENABLED = U(1)
+ENOUGH = U(VIRTUAL_EVENTS - 64)  # room is kept for machine checks
 VALID, NMI_TYPE, HARDWARE_TYPE = U(1 << 31), U(2 << 8), U(3 << 8)
 
 
@@ -29,14 +31,26 @@ def armed(m: "State") -> bool:
 
 
 @kernel
+def holds(m: "State", kind: int) -> bool:
+    """Whether a management interrupt has to wait where it is: the firmware's SMM handler runs on VMM1's behalf, or VMM2 has more of its
+    own before it than VMM1 keeps for it. A machine check does not wait: in SMM the processor shuts down."""
+    outer = m.outer
+    if outer.up == 0 or outer.trap_control & ENABLED == 0 or outer.trap_allowed == 0 or kind == events.MC:
+        return False
+    return m.vmx.non_root == 0 or outer.waiting_count >= ENOUGH
+
+
+@kernel
 def arrive(m: "State", kind: int) -> int:
     """A management interrupt of this kind arrives: the VM exit that takes it to VMM1. Its facts are in m.platform.management.taken."""
+    command = m.platform.smi_command
     take_management(m, kind)
+    m.platform.smi_command = command  # VM1 sees the command port change only by an SMI of its own
     taken = m.platform.management.taken
     outer = m.outer
     outer.arrival = kind
     outer.arrival_level = outer.level
-    m.cpu.activity = 0
+    outer.mtf_pending = m.vmx.mtf_pending
     emit(m, events.ARRIVAL, kind, taken.serial, taken.hpa, taken.detail, outer.level)
     m.exit.qualification = 0
     m.exit.interruption_error = 0

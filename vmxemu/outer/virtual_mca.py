@@ -6,12 +6,12 @@ from vmxemu.isa import exceptions, mca, msrs
 from vmxemu.jit import kernel
 from vmxemu.layout import u64 as U
 from vmxemu.outcome import DONE, NOT_MINE, fault_with
+from vmxemu.platform.mca_msrs import CTL2_WRITABLE, MCG_STATUS_WRITABLE, is_mine
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
 BANK_REGISTERS = U(4)
-CMCI_ENABLE, THRESHOLD = U(1 << 30), U(0x7FFF)
 STATUS_VALID, STATUS_OVERFLOW, STATUS_UNCORRECTED = U(1 << 63), U(1 << 62), U(1 << 61)
 BANKS_MASK = U(0xFF)
 
@@ -33,14 +33,14 @@ def bank_count(m: "State") -> int:
 
 @kernel
 def read(m: "State", index: int) -> int:
-    """RDMSR by VM1; the value in m.walk.value."""
+    """RDMSR by VM1; the value in m.walk.value. As platform.mca_msrs for the processor's own banks."""
     virtual = m.outer.mca
     count = bank_count(m)
     if index == msrs.IA32_MCG_CAP:
         m.walk.value = virtual.capabilities
     elif index == msrs.IA32_MCG_STATUS:
         m.walk.value = virtual.status
-    elif index == msrs.IA32_MCG_CTL:
+    elif index == msrs.IA32_MCG_CTL and virtual.capabilities & mca.MCG_CAP_CTL_P != 0:
         m.walk.value = virtual.control
     elif index - msrs.IA32_MC0_CTL2 < count:
         m.walk.value = virtual.bank[index - msrs.IA32_MC0_CTL2].control2
@@ -56,7 +56,7 @@ def read(m: "State", index: int) -> int:
         else:
             m.walk.value = bank.misc
     else:
-        return NOT_MINE
+        return fault_with(exceptions.GP, 0) if is_mine(index) != 0 else NOT_MINE
     return DONE
 
 
@@ -65,12 +65,12 @@ def write(m: "State", index: int, value: int) -> int:
     """WRMSR by VM1: control registers take values, the records only 0."""
     virtual = m.outer.mca
     count = bank_count(m)
-    if index == msrs.IA32_MCG_STATUS:
-        virtual.status = value & 7
-    elif index == msrs.IA32_MCG_CTL:
+    if index == msrs.IA32_MCG_STATUS and value & ~MCG_STATUS_WRITABLE == 0:
+        virtual.status = value
+    elif index == msrs.IA32_MCG_CTL and virtual.capabilities & mca.MCG_CAP_CTL_P != 0:
         virtual.control = value
-    elif index - msrs.IA32_MC0_CTL2 < count:
-        virtual.bank[index - msrs.IA32_MC0_CTL2].control2 = value & (CMCI_ENABLE | THRESHOLD)
+    elif index - msrs.IA32_MC0_CTL2 < count and value & ~CTL2_WRITABLE == 0:
+        virtual.bank[index - msrs.IA32_MC0_CTL2].control2 = value
     elif index - msrs.IA32_MC0_CTL < count * BANK_REGISTERS:
         bank = virtual.bank[(index - msrs.IA32_MC0_CTL) >> 2]
         register = index & 3
@@ -86,7 +86,7 @@ def write(m: "State", index: int, value: int) -> int:
         else:
             bank.misc = 0
     else:
-        return NOT_MINE
+        return fault_with(exceptions.GP, 0) if is_mine(index) != 0 else NOT_MINE
     return DONE
 
 
@@ -102,6 +102,3 @@ def log(m: "State", number: int, status: int, gpa1: int, misc: int) -> None:
     bank.status = status
     bank.addr = gpa1
     bank.misc = misc
-
-
-RECOVERABLE = mca.STATUS_S

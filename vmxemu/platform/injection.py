@@ -19,6 +19,7 @@ from vmxemu.layout import u64
 from vmxemu.memory.frames import poison_line
 from vmxemu.platform import mca
 from vmxemu.platform.layout import INJECTIONS, NEVER
+from vmxemu.platform.management import CAPACITY as QUEUE_CAPACITY
 from vmxemu.platform.management import CAUSE_INJECTED, raise_caused
 from vmxemu.platform.system_ports import IOCHK, SERR, assert_nmi_source
 from vmxemu.trace.emit import emit
@@ -42,8 +43,10 @@ FATAL_STATUS = WITH_ADDRESS | codes.STATUS_UC | codes.STATUS_PCC | codes.MEMORY_
 
 @kernel
 def next_due(m: "State") -> int:
-    """Ticks of the first injection to come, NEVER if there is none."""
+    """Ticks of the first injection to come, NEVER if there is none, or while the queue it may go to is full: a storm waits, nothing is lost."""
     schedule = m.platform.injections
+    if m.platform.management.count >= QUEUE_CAPACITY:
+        return NEVER
     return schedule.entry[schedule.head].due if schedule.head < schedule.count else NEVER
 
 
@@ -51,7 +54,7 @@ def next_due(m: "State") -> int:
 def run_due(m: "State") -> None:
     """Perform every injection whose time has come, in order."""
     schedule = m.platform.injections
-    while schedule.head < schedule.count and schedule.entry[schedule.head].due <= m.clock.ticks:
+    while schedule.head < schedule.count and schedule.entry[schedule.head].due <= m.clock.ticks and m.platform.management.count < QUEUE_CAPACITY:
         entry = schedule.entry[schedule.head]
         schedule.head = schedule.head + 1
         _perform(m, entry)

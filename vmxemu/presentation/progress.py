@@ -15,7 +15,7 @@ from vmxemu.trace.events import PHASE, PHASES
 from vmxemu.trace.schema import Events
 
 REDRAW_SECONDS = 0.1
-SLOW_SECONDS = 1.0
+SLOW_SECONDS = 5.0  # loading compiled kernels takes one; something of them must be missing
 COMPILING = "compiling the emulator's kernels (first run only, about a minute) ..."
 
 

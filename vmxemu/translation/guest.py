@@ -61,6 +61,7 @@ NO_EPT = U(7) | STORE_READY  # the answer of a walk where there is nothing to wa
 READ_OR_WRITE = U(3)
 ABOVE_PAT = U(0xFFFFFFFFFFFFE000)  # of a large page's low address bits, bit 12 is PAT and the others are reserved
 FLAG_UPDATE = U(7)  # row of tlb.ept_walks for the walks that stores to flags take
+PAGE_OFFSET = U(0xFFF)
 
 
 @inlined
@@ -101,11 +102,20 @@ def _walk(m: "State", gla: int, access: int, required: int, root: int, levels: i
         at = _entry_address(table, gla, level, step)
         m.walk.entry_gpa[level] = at
         if eptp != 0:
-            failed, at, _ = walk_from(m, eptp, at, table_access, level, ram, plain, ept_reserved)
-            if failed != 0:
-                _count(m, levels, level + 1)
-                m.walk.qualification = m.walk.qualification | GLA_VALID
-                return failed
+            kept = m.tlb.nested[level]
+            if kept.eptp == eptp and kept.gpa == at & FRAME_MASK:
+                at = kept.hpa | at & PAGE_OFFSET
+            else:
+                failed, found, _ = walk_from(m, eptp, at, table_access, level, ram, plain, ept_reserved)
+                if failed != 0:
+                    _count(m, levels, level + 1)
+                    m.walk.qualification = m.walk.qualification | GLA_VALID
+                    return failed
+                if m.tlb.nested_on != 0:
+                    kept.eptp = eptp
+                    kept.gpa = at & FRAME_MASK
+                    kept.hpa = found & FRAME_MASK
+                at = found
         m.walk.entry_hpa[level] = at
         entry = read_entry(m, at, ram, plain) if step == NINE else read32(m, at)
         if entry & P == 0 or entry & reserved != 0:

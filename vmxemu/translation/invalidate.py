@@ -30,6 +30,7 @@ def invalidate_all(m: "State") -> None:
     space.
     """
     _noted(m)
+    _forget_tables(m)
     if m.tlb.live == 0:
         return
     slot = U(0)
@@ -37,6 +38,13 @@ def invalidate_all(m: "State") -> None:
         drop(m, slot)
         slot = slot + 1
     m.tlb.live = 0
+
+
+@kernel
+def _forget_tables(m: "State") -> None:
+    """Forget where the guest's table pages stand."""
+    for level in range(8):
+        m.tlb.nested[level].eptp = 0
 
 
 @kernel
@@ -86,6 +94,7 @@ def invpcid(m: "State", kind: int, pcid: int, gla: int) -> None:
 def invept(m: "State", kind: int, eptp: int) -> None:
     """INVEPT: guest-physical and combined translations, of one EP4TA (single-context) or all."""
     _noted(m)
+    _forget_tables(m)
     slot = U(0)
     while slot < m.tlb.used:
         space = m.tlb.spaces[slot]

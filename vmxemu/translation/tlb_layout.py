@@ -33,6 +33,14 @@ class TlbValue(Layout):
     gpa: u64
 
 
+class NestedEntry(Layout):
+    """Where the guest's latest table page of one level stands: a guest-physical mapping, gone with INVEPT."""
+
+    eptp: u64  # 0 = empty
+    gpa: u64
+    hpa: u64
+
+
 class Tlb(Layout):
     """The TLB of one logical processor, its costs and its counters."""
 
@@ -73,3 +81,5 @@ class Tlb(Layout):
     ahead_gpa: Array[u64] = array(16)
     ahead_shape: Array[u64] = array(16)
     ahead_references: Array[u64] = array(16)
+    nested_on: u64  # keep the translations of the guest's table pages; 0 = each walk makes all its references
+    nested: Array[NestedEntry] = array(8)  # index level of the guest's table
