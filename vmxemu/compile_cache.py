@@ -1,4 +1,5 @@
-"""Where compiled kernels are kept on disk: a folder for each module, named after the module's source and everything that it imports.
+"""Where compiled kernels are kept on disk: a folder for each module, named after the module's source and everything that it
+imports.
 
 Numba compares only a function's own file with its cache; it does not notice that a callee has changed.
 """

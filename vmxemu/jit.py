@@ -173,7 +173,9 @@ elif JIT_ON:
 
         def generate(context, builder, sig, args):
             byte = ir.IntType(8).as_pointer()
-            cgutils.raw_memmove(builder, builder.inttoptr(args[0], byte), builder.inttoptr(args[1], byte), args[2], itemsize=1, align=1)
+            cgutils.raw_memmove(
+                builder, builder.inttoptr(args[0], byte), builder.inttoptr(args[1], byte), args[2], itemsize=1, align=1
+            )
             return context.get_dummy_value()
 
         return types.none(types.uint64, types.uint64, types.uint64), generate

@@ -1,4 +1,5 @@
-"""Records (vmxemu.layout) as Numba types: `Pointer` is a record at an address, `Span` an array field. A field access is one load."""
+"""Records (vmxemu.layout) as Numba types: `Pointer` is a record at an address, `Span` an array field. A field access is one
+load."""
 
 import operator
 from typing import Any

@@ -1,11 +1,25 @@
 """Why a run stopped, as kernels say it."""
 
-
 from vmxemu.layout import Array, Layout, array, u64
 from vmxemu.layout import u64 as U
 
-RUNNING, EXIT_PORT, SHUTDOWN_PORT, TRIPLE_FAULT, UNMODELLED_INSTRUCTION, UNMODELLED_DEVICE, CYCLE_LIMIT, HALTED_FOREVER, SLICE_END, \
-    TRACE_FULL, PYTHON_DEVICE, UNMODELLED_FEATURE, ENGINE_ERROR, VMM1_FATAL, UNTIL = (U(i) for i in range(15))  # fmt: skip
+(
+    RUNNING,
+    EXIT_PORT,
+    SHUTDOWN_PORT,
+    TRIPLE_FAULT,
+    UNMODELLED_INSTRUCTION,
+    UNMODELLED_DEVICE,
+    CYCLE_LIMIT,
+    HALTED_FOREVER,
+    SLICE_END,
+    TRACE_FULL,
+    PYTHON_DEVICE,
+    UNMODELLED_FEATURE,
+    ENGINE_ERROR,
+    VMM1_FATAL,
+    UNTIL,
+) = (U(i) for i in range(15))
 
 
 class Report(Layout):
@@ -20,4 +34,6 @@ class Report(Layout):
     feature: u64
 
 
-FETCH_OUTSIDE_MEMORY, TASK_GATE, VMX_ABORT, SELF_MODIFIED_IO, SETTLE_LIMIT, MACHINE_CHECK_SHUTDOWN = (U(i) for i in range(1, 7))  # `feature`
+FETCH_OUTSIDE_MEMORY, TASK_GATE, VMX_ABORT, SELF_MODIFIED_IO, SETTLE_LIMIT, MACHINE_CHECK_SHUTDOWN = (
+    U(i) for i in range(1, 7)
+)  # `feature`

@@ -80,7 +80,9 @@ class ProgramLibrary(codegen.JITCodeLibrary):
                 if not function.is_declaration:
                     home[function.name] = library
         # Linking a module brings in only those functions of it that are wanted by then: go on until nothing is wanted.
-        while wanted := sorted(function.name for function in self._final_module.functions if function.is_declaration and function.name in home):
+        while wanted := sorted(
+            function.name for function in self._final_module.functions if function.is_declaration and function.name in home
+        ):
             for library in dict.fromkeys(home.pop(name) for name in wanted):
                 self._final_module.link_in(library._get_module_for_linking(), preserve=True)
         self.waiting = False

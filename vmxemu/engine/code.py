@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 HOOK_CODE = np.int32(UC_HOOK_CODE)
 LEA, NOP = U(x86.X86_INS_LEA), U(x86.X86_INS_NOP)
 IO_INSTRUCTIONS = np.array(
-    [x86.X86_INS_IN, x86.X86_INS_OUT, x86.X86_INS_INSB, x86.X86_INS_INSW, x86.X86_INS_INSD, x86.X86_INS_OUTSB, x86.X86_INS_OUTSW, x86.X86_INS_OUTSD],
+    [
+        x86.X86_INS_IN,
+        x86.X86_INS_OUT,
+        x86.X86_INS_INSB,
+        x86.X86_INS_INSW,
+        x86.X86_INS_INSD,
+        x86.X86_INS_OUTSB,
+        x86.X86_INS_OUTSW,
+        x86.X86_INS_OUTSD,
+    ],
     dtype=np.uint64,
 )
 IO_KINDS = U(len(IO_INSTRUCTIONS))
@@ -132,7 +141,15 @@ def is_io_code(host: int) -> bool:
         byte = load8(host + i)
         if byte & 0xFC == 0xE4 or byte & 0xFC == 0xEC or byte & 0xFC == 0x6C:
             return True
-        prefix = byte == 0x66 or byte == 0x67 or byte == 0xF2 or byte == 0xF3 or byte & 0xE7 == 0x26 or byte & 0xFE == 0x64 or byte & 0xF0 == 0x40
+        prefix = (
+            byte == 0x66
+            or byte == 0x67
+            or byte == 0xF2
+            or byte == 0xF3
+            or byte & 0xE7 == 0x26
+            or byte & 0xFE == 0x64
+            or byte & 0xF0 == 0x40
+        )
         if not prefix:
             return False
     return False

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from vmxemu.state import State
 
 TLB_FLUSH, TB_FLUSH, TB_REMOVE = np.int32(CONTROL_TLB_FLUSH), np.int32(CONTROL_TB_FLUSH), np.int32(CONTROL_TB_REMOVE)
-PHYSICAL_WINDOW = U(0x8000_0000_0000)  # while window_open is set, the fill maps these linear addresses to physical memory one to one
+PHYSICAL_WINDOW = U(
+    0x8000_0000_0000
+)  # while window_open is set, the fill maps these linear addresses to physical memory one to one
 AC = U(1 << 18)
 WINDOW_NEVER_ENDS = U(1 << 62)  # its beginning, in nanoseconds since 1970
 
@@ -29,7 +31,8 @@ WINDOW_NEVER_ENDS = U(1 << 62)  # its beginning, in nanoseconds since 1970
 def flush_translations(m: "State") -> None:
     """Forget every translation that Unicorn has cached.
 
-    Unicorn takes a flush as an occasion to shrink a TLB that was little used in the last 100 ms of the host's time. Which pages the guest
+    Unicorn takes a flush as an occasion to shrink a TLB that was little used in the last 100 ms of the host's time. Which
+    pages the guest
     misses would depend on the host, so these windows never end.
     """
     engine = m.engine
@@ -108,7 +111,8 @@ def drop_code(m: "State", hpa: int, size: int) -> None:
 
 @kernel
 def note_code_frame(m: "State", hpa: int) -> None:
-    """An instruction fetch reached this frame. If a fast writable entry for it may exist, forget it: it would hide stores to code."""
+    """An instruction fetch reached this frame. If a fast writable entry for it may exist, forget it: it would hide stores to
+    code."""
     index = frame_index(m, hpa)
     if index == ALL_ONES:
         return

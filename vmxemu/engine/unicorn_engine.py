@@ -82,7 +82,11 @@ class UnicornEngine:
             (x86_const.UC_X86_REG_R15, 0x99AA_BBCC_DDEE_FF00, lambda: registers.gpr[15]),
             (x86_const.UC_X86_REG_CR2, 0x1234_5678_9ABC, lambda: registers.cr[2]),
             (x86_const.UC_X86_REG_DR0, 0x4321_0000, lambda: registers.dr[0]),
-            (x86_const.UC_X86_REG_GDTR, (0, 0x7654_3210, 0x7F, 0), lambda: (0, int(registers.seg[8].base), int(registers.seg[8].limit), 0)),
+            (
+                x86_const.UC_X86_REG_GDTR,
+                (0, 0x7654_3210, 0x7F, 0),
+                lambda: (0, int(registers.seg[8].base), int(registers.seg[8].limit), 0),
+            ),
         )
         for register, value, read in probes:
             self.uc.reg_write(register, value)
@@ -125,12 +129,29 @@ class UnicornEngine:
         """Show a host buffer (page-aligned size) to Unicorn at a physical address."""
         self._keep.append(memory)
         protection = const.UC_PROT_ALL if writable else const.UC_PROT_READ | const.UC_PROT_EXEC
-        check(UC.uc_mem_map_ptr(self.uc._uch, ctypes.c_uint64(hpa), ctypes.c_size_t(memory.size), ctypes.c_uint32(protection), ctypes.c_void_p(memory.ctypes.data)), f"mapping {hpa:#x}")
+        check(
+            UC.uc_mem_map_ptr(
+                self.uc._uch,
+                ctypes.c_uint64(hpa),
+                ctypes.c_size_t(memory.size),
+                ctypes.c_uint32(protection),
+                ctypes.c_void_p(memory.ctypes.data),
+            ),
+            f"mapping {hpa:#x}",
+        )
 
     def map_device(self, hpa: int, size: int, read: int, write: int, user: int) -> None:
         """Let native callbacks answer for a physical range."""
         check(
-            UC.uc_mmio_map(self.uc._uch, ctypes.c_uint64(hpa), ctypes.c_size_t(size), ctypes.c_void_p(read), ctypes.c_void_p(user), ctypes.c_void_p(write), ctypes.c_void_p(user)),
+            UC.uc_mmio_map(
+                self.uc._uch,
+                ctypes.c_uint64(hpa),
+                ctypes.c_size_t(size),
+                ctypes.c_void_p(read),
+                ctypes.c_void_p(user),
+                ctypes.c_void_p(write),
+                ctypes.c_void_p(user),
+            ),
             f"mapping the device at {hpa:#x}",
         )
 
@@ -138,7 +159,15 @@ class UnicornEngine:
         """Add a native hook over all addresses."""
         handle = ctypes.c_size_t()
         check(
-            UC.uc_hook_add(self.uc._uch, ctypes.byref(handle), ctypes.c_int(kind), ctypes.c_void_p(callback), ctypes.c_void_p(user), ctypes.c_uint64(1), ctypes.c_uint64(0)),
+            UC.uc_hook_add(
+                self.uc._uch,
+                ctypes.byref(handle),
+                ctypes.c_int(kind),
+                ctypes.c_void_p(callback),
+                ctypes.c_void_p(user),
+                ctypes.c_uint64(1),
+                ctypes.c_uint64(0),
+            ),
             f"hook {kind:#x}",
         )
 
@@ -146,12 +175,22 @@ class UnicornEngine:
         """Add a native hook on one kind of instruction."""
         handle = ctypes.c_size_t()
         check(
-            UC.uc_hook_add(self.uc._uch, ctypes.byref(handle), ctypes.c_int(const.UC_HOOK_INSN), ctypes.c_void_p(callback), ctypes.c_void_p(user), ctypes.c_uint64(1), ctypes.c_uint64(0), ctypes.c_int(instruction)),
+            UC.uc_hook_add(
+                self.uc._uch,
+                ctypes.byref(handle),
+                ctypes.c_int(const.UC_HOOK_INSN),
+                ctypes.c_void_p(callback),
+                ctypes.c_void_p(user),
+                ctypes.c_uint64(1),
+                ctypes.c_uint64(0),
+                ctypes.c_int(instruction),
+            ),
             f"instruction hook {instruction}",
         )
 
     def find_invalid_address(self) -> int:
-        """Host address of uc_struct.invalid_addr: fault on a sentinel address and look for it. The fill must refuse the sentinel."""
+        """Host address of uc_struct.invalid_addr: fault on a sentinel address and look for it. The fill must refuse the
+        sentinel."""
         sentinel = 0x5EAD_BEE1_7000
         UC.uc_emu_start(self.uc._uch, ctypes.c_uint64(sentinel), ctypes.c_uint64(0), ctypes.c_uint64(0), ctypes.c_size_t(0))
         found = ctypes.string_at(self.handle, 4096).find(struct.pack("<Q", sentinel))
@@ -161,14 +200,17 @@ class UnicornEngine:
 
     def open_disassemblers(self) -> tuple[tuple[int, int, int], int]:
         """Capstone handles for 16-, 32- and 64-bit code, and the address of one cs_insn to use with them."""
-        opened = [capstone.Cs(capstone.CS_ARCH_X86, mode) for mode in (capstone.CS_MODE_16, capstone.CS_MODE_32, capstone.CS_MODE_64)]
+        opened = [
+            capstone.Cs(capstone.CS_ARCH_X86, mode) for mode in (capstone.CS_MODE_16, capstone.CS_MODE_32, capstone.CS_MODE_64)
+        ]
         insn = ctypes.create_string_buffer(1024)
         self._keep += [opened, insn]
         handles = [int(one.csh.value) for one in opened]
         return (handles[0], handles[1], handles[2]), ctypes.addressof(insn)
 
     def mnemonic_ticks(self, costs: dict[str, tuple[float, float, float]]) -> int:
-        """Address of the cost table of code.TICKS_ROW. `costs` maps a mnemonic to cycles: register form, extra load, extra store."""
+        """Address of the cost table of code.TICKS_ROW. `costs` maps a mnemonic to cycles: register form, extra load, extra
+        store."""
         table = np.zeros((x86.X86_INS_ENDING + 1, 3), np.uint64)
         default = costs["default"]
         names = {value: name[8:].lower() for name, value in vars(x86).items() if name.startswith("X86_INS_")}

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable
+
 from numba import types
 from unicorn.unicorn_const import UC_MEM_FETCH, UC_MEM_WRITE
 
@@ -297,7 +298,8 @@ def on_io_site(uc: int, address: int, size: int, state: int) -> None:
 
 @native_callback(types.void(U64, U64))
 def on_system_call(uc: int, state: int) -> None:
-    """SYSCALL or SYSENTER is about to have no effect: Unicorn adds its length to RIP when we return, so take that off in advance."""
+    """SYSCALL or SYSENTER is about to have no effect: Unicorn adds its length to RIP when we return, so take that off in
+    advance."""
     m = state_at(state)
     buffer = m.engine.code_buffer
     linear = m.r.rip if m.r.mode & HF_CS64 != 0 else (m.r.rip + m.r.seg[CS].base) & 0xFFFFFFFF

@@ -26,7 +26,10 @@ CPL3 = U(3)
 LARGEST_OPERAND = U(512)  # FXSAVE's
 LARGEST_FAR_POINTER, STACK_REACH = U(10), U(64)
 # PUSH, POP, PUSHF, POPF, RET, ENTER, LEAVE, far RET, IRET, CALL, group 5, PUSH and POP of FS and GS; 50h to 5Fh besides
-STACK_OPCODES = np.array([0x68, 0x6A, 0x8F, 0x9C, 0x9D, 0xC2, 0xC3, 0xC8, 0xC9, 0xCA, 0xCB, 0xCF, 0xE8, 0xFF, 0x0FA0, 0x0FA1, 0x0FA8, 0x0FA9], dtype=np.uint64)
+STACK_OPCODES = np.array(
+    [0x68, 0x6A, 0x8F, 0x9C, 0x9D, 0xC2, 0xC3, 0xC8, 0xC9, 0xCA, 0xCB, 0xCF, 0xE8, 0xFF, 0x0FA0, 0x0FA1, 0x0FA8, 0x0FA9],
+    dtype=np.uint64,
+)
 STACK_OPCODE_COUNT = U(len(STACK_OPCODES))
 
 
@@ -51,7 +54,13 @@ def failed_fill(m: "State") -> int:
             m.report.where = m.walk.hpa
             return STOPPED
         return RETRY
-    if kind_of(outcome) == FAULT and vector_of(outcome) == exceptions.PF and m.r.mode & CPL3 == CPL3 and access != FETCH and engine.system_access & 1 == 0:
+    if (
+        kind_of(outcome) == FAULT
+        and vector_of(outcome) == exceptions.PF
+        and m.r.mode & CPL3 == CPL3
+        and access != FETCH
+        and engine.system_access & 1 == 0
+    ):
         if loads_descriptor(m, gla):
             repeated = translate(m, gla, access | IMPLICIT_SUPERVISOR)
             if repeated == DONE:
@@ -112,7 +121,16 @@ def loads_descriptor(m: "State", gla: int) -> bool:
             if read_linear(m, at + i + 1, 1, FETCH) != DONE:
                 return False
             second = m.walk.value
-            return second <= 3 or second == 0xA1 or second == 0xA9 or second == 0xB2 or second == 0xB4 or second == 0xB5 or second == 0x35 or second == 0x07
+            return (
+                second <= 3
+                or second == 0xA1
+                or second == 0xA9
+                or second == 0xB2
+                or second == 0xB4
+                or second == 0xB5
+                or second == 0x35
+                or second == 0x07
+            )
         far = byte == 0x9A or byte == 0xEA or byte == 0xCA or byte == 0xCB or byte == 0xCF or byte == 0xFF
         return far or byte == 0x8E or byte == 0x07 or byte == 0x17 or byte == 0x1F or byte == 0xC4 or byte == 0xC5
     return False

@@ -32,7 +32,8 @@ from vmxemu.trace.layout import CAPACITY, Event, Trace
 from vmxemu.trace.schema import DTYPE
 
 STOCK_FIRMWARE = "layered-firmware"
-# Where the engine stops and starts again it may look up the code page once more, which costs the guest some cycles. So slices end at
+# Where the engine stops and starts again it may look up the code page once more, which costs the guest some cycles. So slices
+# end at
 # multiples of a fixed virtual time, whatever the host's speed: runs are equal if they stop at the same places.
 SLICE_TICKS = 1 << 24
 CHANNELS = {0: "serial", 1: "debug", 2: "debug402"}
@@ -114,7 +115,8 @@ class Machine(View):
         self._translate = _native(callbacks.vmxemu_translate.address, 3)
 
     def _find_invalid_address(self) -> int:
-        """Before the reset the engine is in 64-bit mode, where the sentinel is a possible address; with paging off nothing is there."""
+        """Before the reset the engine is in 64-bit mode, where the sentinel is a possible address; with paging off nothing is
+        there."""
         found = self.engine.find_invalid_address()
         self.state.engine.fill_failed = 0
         return found
@@ -122,9 +124,11 @@ class Machine(View):
     # ---- running -------------------------------------------------------------------------------------------------------------
 
     def run(self, until: int | None = None, on_slice: Callable[["Machine"], None] | None = None) -> RunResult:
-        """Run until the guest ends, goes wrong, or `until` cycles have passed; `on_slice` is called each million cycles or more often.
+        """Run until the guest ends, goes wrong, or `until` cycles have passed; `on_slice` is called each million cycles or
+        more often.
 
-        Where `until` stopped a run, what follows may be a few cycles off one that was not stopped there. KeyboardInterrupt (or `interrupt()` from a signal handler) ends the run with reason "interrupted".
+        Where `until` stopped a run, what follows may be a few cycles off one that was not stopped there. KeyboardInterrupt (or
+        `interrupt()` from a signal handler) ends the run with reason "interrupted".
         """
         m = self.state
         native = _native(loop.run.address)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 NAMES = {
     int(getattr(report, name)): name
     for name in (
-        "RUNNING EXIT_PORT SHUTDOWN_PORT TRIPLE_FAULT UNMODELLED_INSTRUCTION UNMODELLED_DEVICE CYCLE_LIMIT HALTED_FOREVER SLICE_END "
-        "TRACE_FULL PYTHON_DEVICE UNMODELLED_FEATURE ENGINE_ERROR VMM1_FATAL UNTIL"
+        "RUNNING EXIT_PORT SHUTDOWN_PORT TRIPLE_FAULT UNMODELLED_INSTRUCTION UNMODELLED_DEVICE CYCLE_LIMIT HALTED_FOREVER "
+        "SLICE_END TRACE_FULL PYTHON_DEVICE UNMODELLED_FEATURE ENGINE_ERROR VMM1_FATAL UNTIL"
     ).split()
 }
 FEATURES = {
@@ -59,7 +59,8 @@ def _message(machine: "Machine", name: str) -> str:
     where = f"at RIP {int(machine.registers.rip):#x}"
     messages = {
         "TRIPLE_FAULT": f"triple fault {where}" + (f" ({feature})" if said.feature else ""),
-        "UNMODELLED_DEVICE": f"port {address:#x}, {port_name(address)}, is not modelled ({size}-byte access, value {value:#x}) {where}",
+        "UNMODELLED_DEVICE": f"port {address:#x}, {port_name(address)}, is not modelled ({size}-byte access, "
+        f"value {value:#x}) {where}",
         "UNMODELLED_INSTRUCTION": f"instruction not modelled {where}",
         "UNMODELLED_FEATURE": f"not modelled: {feature} (address {address:#x}, value {value:#x}) {where}",
         "CYCLE_LIMIT": f"no end after {machine.cycles:,} cycles (--max-cycles) {where}",
@@ -78,7 +79,8 @@ def _details(machine: "Machine") -> list[str]:
     lines += ["  ".join(cells[at : at + 4]) for at in range(0, 16, 4)]
     crs = "  ".join(f"cr{number}={int(registers.cr[number]):x}" for number in (0, 2, 3, 4))
     flags = f"rip={rip:x}  rflags={machine.rflags:x}  efer={int(registers.efer):x}"
-    lines += [f"{crs}  {flags}", f"cs={int(registers.seg[1].selector):x}  ss={int(registers.seg[2].selector):x}  level={machine.level}"]
+    segments = f"cs={int(registers.seg[1].selector):x}  ss={int(registers.seg[2].selector):x}"
+    lines += [f"{crs}  {flags}", f"{segments}  level={machine.level}"]
     from vmxemu.trace.show import as_text
 
     text = as_text(tuple(rule.name for rule in machine.configuration.policy))

@@ -1,6 +1,7 @@
 """From a trap to its architectural outcome. A trap is why Unicorn stopped: an interception (0x100 + SVM exit code), or one of ours.
 
-`take` says what a trap means; `settle` carries that through to a state in which the guest can go on: faults are delivered through the
+`take` says what a trap means; `settle` carries that through to a state in which the guest can go on: faults are delivered
+through the
 IDT or cause VM exits, VM exits load the host state, and a host RIP at the door enters VMM1.
 """
 
@@ -10,9 +11,9 @@ from vmxemu import report
 from vmxemu.cpu import system
 from vmxemu.cpu.decode import LOCK, decode
 from vmxemu.cpu.delivery import deliver_once, escalate
-from vmxemu.cpu.system_calls import execute_system_call
 from vmxemu.cpu.layout import ACTIVE, HF_INHIBIT_IRQ
 from vmxemu.cpu.mov_cr import CLTS, GROUP_7, LMSW, MOV_FROM_CR, MOV_TO_CR, SMSW
+from vmxemu.cpu.system_calls import execute_system_call
 from vmxemu.engine.layout import NO_TRAP
 from vmxemu.isa import exceptions, exits
 from vmxemu.jit import kernel
@@ -221,7 +222,8 @@ def deliver(m: "State") -> int:
 
 @kernel
 def raise_fault(m: "State", outcome: int) -> int:
-    """A fault becomes a VM exit or the pending event; during the delivery of another exception it may become #DF or a triple fault."""
+    """A fault becomes a VM exit or the pending event; during the delivery of another exception it may become #DF or a triple
+    fault."""
     cpu = m.cpu
     vector = vector_of(outcome)
     error = detail_of(outcome)

@@ -61,7 +61,11 @@ def decide(m: "State") -> int:
         misc = record.misc
         if status & mca.STATUS_ADDRV != 0:
             address = record.addr
-        severity = policy.severity_of(status, taken.flags & RESTART, taken.flags & ERROR_IP) if kind == events.MC else policy.severity_of(status, 1, 1)
+        severity = (
+            policy.severity_of(status, taken.flags & RESTART, taken.flags & ERROR_IP)
+            if kind == events.MC
+            else policy.severity_of(status, 1, 1)
+        )
         clear_bank(m, bank)
         m.platform.mca.status = 0
     owner = owner_of(m, address, is_error and status & mca.STATUS_ADDRV != 0)

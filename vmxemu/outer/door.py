@@ -1,4 +1,5 @@
-"""How VMM1 gets control: the firmware's first VM entry with the door as host RIP brings it up; afterwards each VM exit to the door."""
+"""How VMM1 gets control: the firmware's first VM entry with the door as host RIP brings it up; afterwards each VM exit to the
+door."""
 
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,9 @@ WRITE_HALF = U(2048)
 LIST_PAGES = U(4)  # two for an area to load, two for one to store
 VPID01, VPID02 = U(1), U(2)  # so that entering and leaving VM1 costs no translations
 # MSRs of VM1 that VMM1 answers for: feature control, SMBASE, machine check, VMX capabilities. First and last.
-INTERCEPTED = np.array([[0x3A, 0x3A], [0x9B, 0x9B], [0x9E, 0x9E], [0x179, 0x17B], [0x280, 0x29F], [0x400, 0x47F], [0x480, 0x493]], np.uint64)
+INTERCEPTED = np.array(
+    [[0x3A, 0x3A], [0x9B, 0x9B], [0x9E, 0x9E], [0x179, 0x17B], [0x280, 0x29F], [0x400, 0x47F], [0x480, 0x493]], np.uint64
+)
 
 
 @kernel
@@ -37,7 +40,8 @@ def stands_at_door(m: "State") -> bool:
 
 @kernel
 def may_enter(m: "State") -> int:
-    """Before VMLAUNCH or VMRESUME in VMX root operation: bringing VMM1 up after the boot phase, or without room for it, is refused as an
+    """Before VMLAUNCH or VMRESUME in VMX root operation: bringing VMM1 up after the boot phase, or without room for it, is
+    refused as an
     invalid host state."""
     if m.outer.up != 0 or m.vmx.host_address == 0 or (m.outer.run_time == 0 and has_room(m)):
         return DONE
@@ -96,7 +100,13 @@ def bring_up(m: "State") -> None:
 def own_processor_state(m: "State", v: Vmcs) -> None:
     """VMM1 and VM1 each keep their own EFER, PAT and debug registers."""
     v.vm_entry_controls = v.vm_entry_controls | controls.ENTRY_LOAD_EFER | controls.ENTRY_LOAD_PAT | controls.ENTRY_LOAD_DEBUG
-    exit_controls = controls.EXIT_SAVE_EFER | controls.EXIT_LOAD_EFER | controls.EXIT_SAVE_PAT | controls.EXIT_LOAD_PAT | controls.EXIT_SAVE_DEBUG
+    exit_controls = (
+        controls.EXIT_SAVE_EFER
+        | controls.EXIT_LOAD_EFER
+        | controls.EXIT_SAVE_PAT
+        | controls.EXIT_LOAD_PAT
+        | controls.EXIT_SAVE_DEBUG
+    )
     v.vm_exit_controls = v.vm_exit_controls | exit_controls
     v.host_ia32_efer = m.r.efer | bits.EFER_LMA | bits.EFER_LME
     v.host_ia32_pat = m.r.pat
@@ -123,4 +133,3 @@ def program_msr_bitmap(m: "State", bitmap: int) -> None:
             at = bitmap + (index >> 3)
             store8(at, load8(at) | U(1) << (index & 7))
             store8(at + WRITE_HALF, load8(at + WRITE_HALF) | U(1) << (index & 7))
-

@@ -188,7 +188,6 @@ def maps_vm1(m: "State", gpa2: int, eptp12: int) -> int:
 
 @kernel
 def eptp02(m: "State", eptp12: int) -> int:
-    """The EPTP that really runs VM2. With accessed and dirty flags in EPT12, reads of VM2's paging structures count as writes here too."""
+    """The EPTP that really runs VM2. With accessed and dirty flags in EPT12, reads of VM2's paging structures count as writes
+    here too."""
     return root_for(m, eptp12) | EPTP_WB_4 | eptp12 & ACCESSED_DIRTY
-
-

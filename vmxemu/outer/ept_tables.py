@@ -28,7 +28,8 @@ def entry_at(root: int, table: int, gpa: int, level: int) -> int:
 
 @kernel
 def leaf_of(m: "State", root: int, gpa: int) -> int:
-    """HPA of the leaf entry that maps `gpa` under the EPT at HPA `root`, its level in m.outer.error_detail; NOT_MAPPED if there is none."""
+    """HPA of the leaf entry that maps `gpa` under the EPT at HPA `root`, its level in m.outer.error_detail; NOT_MAPPED if
+    there is none."""
     table = root
     level = U(4)
     while True:
@@ -68,7 +69,8 @@ def new_table(m: "State", source: int) -> int:
 
 @kernel
 def split(m: "State", at: int, level: int, source: int) -> bool:
-    """Replace the large-page leaf at HPA `at` by a table of the next smaller pages with the same rights; False without a free page."""
+    """Replace the large-page leaf at HPA `at` by a table of the next smaller pages with the same rights; False without a free
+    page."""
     entry = read64(m, at)
     table = new_table(m, source)
     if table == NO_FRAME:
@@ -100,7 +102,8 @@ def leaf_4k(m: "State", root: int, gpa: int, source: int) -> int:
 
 @kernel
 def map_page(m: "State", root: int, gpa: int, entry: int, level: int, source: int) -> bool:
-    """Install `entry` as the leaf for `gpa` at `level`, making tables; a large page in the way is split. False without a free page."""
+    """Install `entry` as the leaf for `gpa` at `level`, making tables; a large page in the way is split. False without a free
+    page."""
     table = root
     current = U(4)
     while current > level:

@@ -1,4 +1,5 @@
-"""VMM1 working on a virtual machine's behalf: it takes the guest state from a VMCS onto the processor, so that addresses translate and
+"""VMM1 working on a virtual machine's behalf: it takes the guest state from a VMCS onto the processor, so that addresses
+translate and
 instructions check as they do for the guest, and puts it back. Nothing of the host is lost: VM entry reloads all of it."""
 
 from typing import TYPE_CHECKING
@@ -91,7 +92,8 @@ def host_of(m: "State", gpa1: int) -> int:
 
 @kernel
 def load_pdptes(m: "State", v: Vmcs, cr3: int) -> bool:
-    """Put the four PDPTEs at VM1's `cr3` into the guest-state area, as PAE paging without EPT takes them from memory; False if one is bad."""
+    """Put the four PDPTEs at VM1's `cr3` into the guest-state area, as PAE paging without EPT takes them from memory; False if
+    one is bad."""
     good = True
     for number in range(4):
         entry = read64(m, hpa_of(m, (cr3 & PDPT_MASK) + (number << 3)))
@@ -134,4 +136,3 @@ def set_primary(v: Vmcs, bit: int, on: bool) -> None:
         v.cpu_based_vm_exec_control = v.cpu_based_vm_exec_control | bit
     else:
         v.cpu_based_vm_exec_control = v.cpu_based_vm_exec_control & ~bit
-

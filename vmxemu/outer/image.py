@@ -1,12 +1,13 @@
 """Starting the user's image in VM1: the stock firmware's last act is a VMCALL by which VMM1 resets VM1's processor.
 
-The image then finds what it would find on the bare machine: a processor after RESET, at the reset vector of a ROM that ends at 4 GiB.
+The image then finds what it would find on the bare machine: a processor after RESET, at the reset vector of a ROM that ends at
+4 GiB.
 """
 
 from typing import TYPE_CHECKING
 
-from vmxemu.cpu.layout import CS, GDTR, IDTR, LDTR, RAX, RDX, TR
 from vmxemu.cpu.flags import write_flags
+from vmxemu.cpu.layout import CS, GDTR, IDTR, LDTR, RAX, RDX, TR
 from vmxemu.cpu.mode import refresh_mode
 from vmxemu.isa import bits
 from vmxemu.jit import kernel

@@ -1,6 +1,6 @@
-"""VMM1's state. Its architectural structures (VMCS01, VMCS02, EPT01, EPT02, bitmaps) live in the sequestered region of emulated memory;
+"""VMM1's state. Its architectural structures (VMCS01, VMCS02, EPT01, EPT02, bitmaps) live in the sequestered region of
+emulated memory;
 here is what an implementation in C would keep in its own variables."""
-
 
 from vmxemu.layout import Array, Layout, array, u64
 from vmxemu.platform.layout import Mca

@@ -94,7 +94,8 @@ def exception(m: "State", v: Vmcs) -> int:
 
 @kernel
 def memory_fault(m: "State", v: Vmcs) -> int:
-    """VM1 touched a guest-physical address (m.walk.gpa) that EPT01 does not map. If it is absent from VM1's memory map (the sequestered
+    """VM1 touched a guest-physical address (m.walk.gpa) that EPT01 does not map. If it is absent from VM1's memory map (the
+    sequestered
     region, SMRAM, holes), VM1 finds what hardware gives where there is nothing: loads are all ones, stores are lost."""
     gpa = m.walk.gpa & FRAME_MASK
     leaf = leaf_of(m, m.outer.ept01 & FRAME_MASK, gpa)
@@ -113,7 +114,8 @@ def memory_fault(m: "State", v: Vmcs) -> int:
 
 @kernel
 def allow(m: "State", leaf: int) -> None:
-    """EPT01 maps the page, but not for this access (ROM): the memory behind it decides what a store does. The frame stays the same one."""
+    """EPT01 maps the page, but not for this access (ROM): the memory behind it decides what a store does. The frame stays the
+    same one."""
     write64(m, leaf, read64(m, leaf) | RIGHTS)
     invept(m, ALL_CONTEXTS, 0)
 

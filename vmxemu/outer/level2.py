@@ -84,7 +84,10 @@ def wants_msr(m: "State", v12: Vmcs, reason: int) -> bool:
     bitmap = host_of(m, v12.msr_bitmap & FRAME_MASK)
     if bitmap == 0:
         return True
-    at = bitmap + ((index & 0x1FFF) >> 3) + (HIGH_PART if index >= HIGH_MSRS else U(0)) + (WRITE_HALF if reason == exits.WRMSR else U(0))
+    at = (
+        bitmap
+        + ((index & 0x1FFF) >> 3)
+        + (HIGH_PART if index >= HIGH_MSRS else U(0))
+        + (WRITE_HALF if reason == exits.WRMSR else U(0))
+    )
     return load8(at) >> (index & 7) & 1 != 0
-
-

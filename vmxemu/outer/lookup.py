@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 @kernel
 def frame_behind(m: "State", gpa: int, of_vm2: bool) -> int:
-    """HPA behind an address of VM2 (through EPT12 and EPT01) or VM1 (through EPT01); NOT_MAPPED if there is none. No side effects."""
+    """HPA behind an address of VM2 (through EPT12 and EPT01) or VM1 (through EPT01); NOT_MAPPED if there is none. No side
+    effects."""
     if of_vm2:
         if m.outer.nested.host_address == 0:
             return NOT_MAPPED

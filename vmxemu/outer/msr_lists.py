@@ -58,6 +58,7 @@ def store_for_vmm2(m: "State", v12: Vmcs) -> None:
 def switch_to_vm1(m: "State", v12: Vmcs) -> None:
     """VMCS12's VM-exit MSR-load area is loaded by the coming VM entry of VMCS01, once."""
     v = vmcs01(m)
-    v.vm_entry_msr_load_count = copy_area(m, v12.vm_exit_msr_load_count, v12.vm_exit_msr_load_addr, host_address(m, m.outer.lists02))
+    v.vm_entry_msr_load_count = copy_area(
+        m, v12.vm_exit_msr_load_count, v12.vm_exit_msr_load_addr, host_address(m, m.outer.lists02)
+    )
     v.vm_entry_msr_load_addr = m.outer.lists02
-

@@ -35,7 +35,8 @@ CR0_MODE = bits.CR0_PE | bits.CR0_PG
 
 @kernel
 def emulate(m: "State", reason: int) -> int:
-    """Emulate the VMX instruction that exited with `reason`. DONE; or EPT_VIOLATION if its operand has no memory behind it (m.walk)."""
+    """Emulate the VMX instruction that exited with `reason`. DONE; or EPT_VIOLATION if its operand has no memory behind it
+    (m.walk)."""
     v01 = vmcs01(m)
     nested = m.outer.nested
     as_guest(m, v01)

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from vmxemu.state import State
 
 MIGRATED, ALREADY_RETIRED, POOL_EMPTY, NOT_VM1_MEMORY, SOURCE_POISONED, NO_TABLE = (U(i) for i in range(6))  # MIGRATION's status
-STATUS_NAMES = {0: "migrated", 1: "already retired", 2: "pool exhausted", 3: "not VM1's memory", 4: "source poisoned", 5: "no table page"}
+STATUS_NAMES = {
+    0: "migrated",
+    1: "already retired",
+    2: "pool exhausted",
+    3: "not VM1's memory",
+    4: "source poisoned",
+    5: "no table page",
+}
 COUNTED_CAPACITY, MIGRATION_CAPACITY = U(_COUNTED), U(_MIGRATIONS)
 RETIRED_PATTERN = U(0xDEAD_F4A3_DEAD_F4A3)  # a retired frame gives garbage, so that a stale translation shows
 FRAME_OFFSET = U(0xFFF)
@@ -31,7 +38,8 @@ FRAME_OFFSET = U(0xFFF)
 
 @kernel
 def gpa1_of(m: "State", hpa: int) -> int:
-    """VM1's guest-physical address of a frame; NOT_MAPPED if VM1 does not have it. EPT01 maps identically but for migrated pages."""
+    """VM1's guest-physical address of a frame; NOT_MAPPED if VM1 does not have it. EPT01 maps identically but for migrated
+    pages."""
     outer = m.outer
     for index in range(outer.migration_count):
         entry = outer.migrations[outer.migration_count - 1 - index]
@@ -154,5 +162,3 @@ def contain(m: "State", hpa: int) -> None:
         emit(m, events.FRAME, POISONED, hpa, 0, 0, 0)
     if frame_state(m, hpa) != RETIRED:
         poison_line(m, hpa)
-
-

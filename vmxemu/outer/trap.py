@@ -1,7 +1,9 @@
 """The software trap: while it is armed every management interrupt leaves the virtual machine to VMM1 before anyone else sees it.
 
-It models an SMM-transfer monitor inside VMM1: an SMI in VMX non-root operation is an SMM VM exit (basic reasons 5 and 6) to the door.
-#MC, NMI and CMCI exit by reasons 0 and 1, a PMI like an SMI. VMM1 itself is never interrupted: it runs with management interrupts held.
+It models an SMM-transfer monitor inside VMM1: an SMI in VMX non-root operation is an SMM VM exit (basic reasons 5 and 6) to
+the door.
+#MC, NMI and CMCI exit by reasons 0 and 1, a PMI like an SMI. VMM1 itself is never interrupted: it runs with management
+# interrupts held.
 """
 
 from typing import TYPE_CHECKING
@@ -32,7 +34,8 @@ def armed(m: "State") -> bool:
 
 @kernel
 def holds(m: "State", kind: int) -> bool:
-    """Whether a management interrupt has to wait where it is: the firmware's SMM handler runs on VMM1's behalf, or VMM2 has more of its
+    """Whether a management interrupt has to wait where it is: the firmware's SMM handler runs on VMM1's behalf, or VMM2 has
+    more of its
     own before it than VMM1 keeps for it. A machine check does not wait: in SMM the processor shuts down."""
     outer = m.outer
     if outer.up == 0 or outer.trap_control & ENABLED == 0 or outer.trap_allowed == 0 or kind == events.MC:
@@ -42,7 +45,8 @@ def holds(m: "State", kind: int) -> bool:
 
 @kernel
 def arrive(m: "State", kind: int) -> int:
-    """A management interrupt of this kind arrives: the VM exit that takes it to VMM1. Its facts are in m.platform.management.taken."""
+    """A management interrupt of this kind arrives: the VM exit that takes it to VMM1. Its facts are in
+    m.platform.management.taken."""
     command = m.platform.smi_command
     take_management(m, kind)
     m.platform.smi_command = command  # VM1 sees the command port change only by an SMI of its own

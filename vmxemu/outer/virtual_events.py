@@ -1,4 +1,5 @@
-"""Management interrupts that are VMM2's: delivered exactly once, as a processor would deliver them, when VMM2 does not block them."""
+"""Management interrupts that are VMM2's: delivered exactly once, as a processor would deliver them, when VMM2 does not block
+them."""
 
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,8 @@ def queue(m: "State", kind: int, serial: int, gpa1: int, detail: int, flags: int
 
 @kernel
 def deliver_waiting(m: "State") -> int:
-    """Deliver what can be delivered now; for the rest ask for an exit when VMM2's blocking ends. STOPPED if the virtual machine shuts down."""
+    """Deliver what can be delivered now; for the rest ask for an exit when VMM2's blocking ends. STOPPED if the virtual
+    machine shuts down."""
     outer = m.outer
     index = U(0)
     while index < outer.waiting_count:
@@ -71,7 +73,8 @@ def deliver_waiting(m: "State") -> int:
 
 @kernel
 def ask_for_window(m: "State") -> None:
-    """An exit as soon as NMIs are open again, if that is what something waits for; RSM and a write to IA32_MCG_STATUS exit anyway."""
+    """An exit as soon as NMIs are open again, if that is what something waits for; RSM and a write to IA32_MCG_STATUS exit
+    anyway."""
     outer = m.outer
     in_vm2 = outer.level == LEVEL_2
     v = vmcs02(m) if in_vm2 else vmcs01(m)
@@ -84,7 +87,8 @@ def ask_for_window(m: "State") -> None:
     if in_vm2:
         own_pin = vmcs12(m).pin_based_vm_exec_control & NMI_PINS
         own_window = vmcs12(m).cpu_based_vm_exec_control & controls.CPU_NMI_WINDOW
-    if wanted and v.guest_interruptibility_info & NMI_BLOCKING != 0 and v.vm_entry_intr_info_field & (VALID | TYPE_MASK) == VALID | NMI_TYPE:
+    injected = v.vm_entry_intr_info_field & (VALID | TYPE_MASK) == VALID | NMI_TYPE
+    if wanted and injected and v.guest_interruptibility_info & NMI_BLOCKING != 0:
         wanted = False  # an NMI injected over NMI blocking: legal only without virtual NMIs, and so without an NMI window
     # NMIs are VMM1's whatever the pin-based controls say; these two make blocking by NMI that of virtual NMIs, as the window needs.
     v.pin_based_vm_exec_control = v.pin_based_vm_exec_control & ~NMI_PINS | (NMI_PINS if wanted else own_pin)
@@ -156,7 +160,8 @@ def deliver_nmi(m: "State") -> int:
 def deliver_machine_check(m: "State", entry: "VirtualEvent") -> int:
     """A virtual #MC; its record is already in the virtual bank.
 
-    With CR4.MCE clear the processor shuts down. With one in progress, or in SMM, it would too; VMM1 rather keeps back what can wait, but
+    With CR4.MCE clear the processor shuts down. With one in progress, or in SMM, it would too; VMM1 rather keeps back what can
+    wait, but
     the consumer of bad data cannot go on.
     """
     outer = m.outer

@@ -43,7 +43,8 @@ FATAL_STATUS = WITH_ADDRESS | codes.STATUS_UC | codes.STATUS_PCC | codes.MEMORY_
 
 @kernel
 def next_due(m: "State") -> int:
-    """Ticks of the first injection to come, NEVER if there is none, or while the queue it may go to is full: a storm waits, nothing is lost."""
+    """Ticks of the first injection to come, NEVER if there is none, or while the queue it may go to is full: a storm waits,
+    nothing is lost."""
     schedule = m.platform.injections
     if m.platform.management.count >= QUEUE_CAPACITY:
         return NEVER
@@ -54,7 +55,11 @@ def next_due(m: "State") -> int:
 def run_due(m: "State") -> None:
     """Perform every injection whose time has come, in order."""
     schedule = m.platform.injections
-    while schedule.head < schedule.count and schedule.entry[schedule.head].due <= m.clock.ticks and m.platform.management.count < QUEUE_CAPACITY:
+    while (
+        schedule.head < schedule.count
+        and schedule.entry[schedule.head].due <= m.clock.ticks
+        and m.platform.management.count < QUEUE_CAPACITY
+    ):
         entry = schedule.entry[schedule.head]
         schedule.head = schedule.head + 1
         _perform(m, entry)

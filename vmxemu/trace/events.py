@@ -43,8 +43,28 @@ KINDS = (
 
 BY_NUMBER = {kind.number: kind for kind in KINDS}
 
-VM_ENTRY, VM_EXIT, EVENT, SMM_ENTER, SMM_LEAVE, PHASE, ARRIVAL, DECISION, DELIVERY, MIGRATION, INVALIDATION, INJECT, NESTED, REFLECT, \
-    EPT02, STOP, REFUSED, FRAME, FORBIDDEN, BYPASS = (U(kind.number) for kind in KINDS)  # fmt: skip
+(
+    VM_ENTRY,
+    VM_EXIT,
+    EVENT,
+    SMM_ENTER,
+    SMM_LEAVE,
+    PHASE,
+    ARRIVAL,
+    DECISION,
+    DELIVERY,
+    MIGRATION,
+    INVALIDATION,
+    INJECT,
+    NESTED,
+    REFLECT,
+    EPT02,
+    STOP,
+    REFUSED,
+    FRAME,
+    FORBIDDEN,
+    BYPASS,
+) = (U(kind.number) for kind in KINDS)
 
 PHASES = {1: "reset", 2: "VMM1 up", 3: "end of boot phase", 4: "VMM2 in VMX operation", 5: "VM2 first launch"}
 PHASE_RESET, PHASE_VMM1_UP, PHASE_RUN_TIME, PHASE_VMM2_VMXON, PHASE_VM2_LAUNCH = (U(number) for number in PHASES)
@@ -54,6 +74,13 @@ SMI, MC, CMCI, NMI, PMI = (U(number) for number in MANAGEMENT)
 
 OWNERS = {0: "none", 1: "VMM1", 2: "VMM2", 3: "both", 4: "unknown"}
 INJECTIONS = {1: "ce", 2: "srao", 3: "ue", 4: "smi", 5: "nmi", 6: "pmi", 7: "fatal"}
-MIGRATION_STATUS = {0: "done", 1: "already retired", 2: "pool exhausted", 3: "not VM1's memory", 4: "source poisoned", 5: "no table page"}
+MIGRATION_STATUS = {
+    0: "done",
+    1: "already retired",
+    2: "pool exhausted",
+    3: "not VM1's memory",
+    4: "source poisoned",
+    5: "no table page",
+}
 FRAME_STATES = {0: "healthy", 1: "failing", 2: "poisoned", 3: "retired", 4: "reserved-free", 5: "mapped on behalf", 6: "VMM1's own"}
 ACTIONS = {0: "ignore", 1: "deliver", 2: "count", 3: "migrate", 4: "contain", 5: "firmware-smm", 6: "log", 7: "fatal"}

@@ -60,7 +60,9 @@ def test_io_within_another_instruction_at_a_known_site(tmp_path: Path) -> None:
         "e6f4",  # out 0xF4, al
     )
     machine = long_mode(tmp_path, program)
-    place(machine, FUNCTION, code("b0", "e4b3", "c3", "909090", "c3"))  # from 1: in al, 0xB3; ret. From 0: mov al, 0xE4; mov bl, 0xC3; ret
+    place(
+        machine, FUNCTION, code("b0", "e4b3", "c3", "909090", "c3")
+    )  # from 1: in al, 0xB3; ret. From 0: mov al, 0xE4; mov bl, 0xC3; ret
     assert status(machine) == 0xE4
 
 

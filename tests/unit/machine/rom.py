@@ -148,7 +148,11 @@ def _tables(machine: Machine) -> None:
     place(machine, PT, struct.pack("<512Q", *(index << 12 | USER_RWX for index in range(512))))
     place(machine, PD3, struct.pack("<512Q", *(0xC000_0000 + (index << 21) | LARGE for index in range(512))))
     tss = (0x0000_8900_0000_00FF | TSS << 16, 0)
-    place(machine, GDT, struct.pack("<8Q", 0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF, *tss, 0x00CF_F300_0000_FFFF, 0x00AF_FB00_0000_FFFF, 0))
+    place(
+        machine,
+        GDT,
+        struct.pack("<8Q", 0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF, *tss, 0x00CF_F300_0000_FFFF, 0x00AF_FB00_0000_FFFF, 0),
+    )
     place(machine, TSS, b"\0\0\0\0" + struct.pack("<Q", STACK_CPL0))
     place(machine, TSS + 102, struct.pack("<H", 0x100))  # no I/O permission bitmap
 

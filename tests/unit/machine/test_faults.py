@@ -107,7 +107,9 @@ HOLES = [0x8000_0000_0000, 0x8000_0003_0000, 0xFFFF_7FFF_FFFF_FFF8, 1 << 63, 0x0
 
 
 @pytest.mark.parametrize("address", HOLES, ids=hex)
-@pytest.mark.parametrize("instruction", [LOADS["mov rax"], STORES["mov rax"], STORES["lock add"], STORES["sgdt"]], ids=["load", "store", "lock", "sgdt"])
+@pytest.mark.parametrize(
+    "instruction", [LOADS["mov rax"], STORES["mov rax"], STORES["lock add"], STORES["sgdt"]], ids=["load", "store", "lock", "sgdt"]
+)
 def test_non_canonical_data(tmp_path: Path, address: int, instruction: bytes) -> None:
     """8000'0000'0000h on is where the engine looks at physical memory for its own purposes: no guest may."""
     assert [event[:2] for event in attempt(tmp_path, instruction, address)] == [(GP, 0)]
