@@ -50,7 +50,7 @@ def run(state: int) -> int:
             return report.TRACE_FULL
         due = soonest(m)
         if m.cpu.activity != ACTIVE:
-            if not wait(m, due):
+            if nothing_can_come(m) or not wait(m, due):
                 m.report.reason = report.HALTED_FOREVER
                 return report.HALTED_FOREVER
             continue
@@ -71,6 +71,12 @@ def soonest(m: "State") -> int:
     if m.clock.limit < due:
         due = m.clock.limit
     return due
+
+
+@kernel
+def nothing_can_come(m: "State") -> bool:
+    """Whether no timer, no injection and no VMX-preemption timer will ever end the processor's halt."""
+    return next_due(m) == ALL_ONES and (m.vmx.non_root == 0 or m.vmx.preemption_deadline == 0)
 
 
 @kernel
