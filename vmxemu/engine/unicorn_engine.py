@@ -20,6 +20,7 @@ from vmxemu.layout import Record
 HIDDEN_HPA = 1 << 52  # outside every guest's physical address space: VMCB and permission bitmaps for the interception
 VOID_HPA = HIDDEN_HPA + (1 << 20)  # one page that reads all ones and drops stores: where there is no memory
 ROM_SINK_HPA = HIDDEN_HPA + (2 << 20)  # one page that takes stores to ROM
+POISON_WINDOW_HPA = HIDDEN_HPA + (1 << 40)  # all physical addresses again, each access by callback: frames with a poisoned line
 HIDDEN_BYTES = 0x10000
 FEATURES_OFFSET = 5632  # CPUX86State.features: one u64 per CPUID feature word, in the order leaf 1 EDX, leaf 1 ECX, leaf 7 EBX
 SKYLAKE_SERVER_LEAF_1_EDX = 0x78BFBFD

@@ -12,16 +12,32 @@ from vmxemu.cpu.layout import CS, HF_CS64, HF_INHIBIT_IRQ
 from vmxemu.engine.code import block_slot, is_io_code, survey_block
 from vmxemu.engine.coherence import PHYSICAL_WINDOW, drop_written_code, enter_world, flush_translations, note_code_frame
 from vmxemu.engine.library import emu_stop
+from vmxemu.engine.unicorn_engine import POISON_WINDOW_HPA as _POISON_WINDOW
 from vmxemu.engine.unicorn_engine import ROM_SINK_HPA as _ROM_SINK
 from vmxemu.engine.unicorn_engine import VOID_HPA as _VOID
-from vmxemu.jit import cast_to, copy_bytes, kernel, load8, load64, native_callback, store64
+from vmxemu.jit import (
+    cast_to,
+    copy_bytes,
+    kernel,
+    load8,
+    load16,
+    load32,
+    load64,
+    native_callback,
+    store8,
+    store16,
+    store32,
+    store64,
+)
 from vmxemu.layout import u64 as U
 from vmxemu.machine import event_poll
 from vmxemu.machine.faults import FILL_NOWHERE, FILL_POISON, FILL_TRANSLATION
 from vmxemu.machine.traps import settle, take
+from vmxemu.memory.frames import is_poisoned
 from vmxemu.memory.layout import MAPPED_ON_BEHALF, POISONED, RETIRED
-from vmxemu.memory.physical import ALL_ONES, hidden_smram, ram_offset
+from vmxemu.memory.physical import ALL_ONES, hidden_smram, host_address, note_write, ram_offset
 from vmxemu.outcome import DONE, NOT_MINE
+from vmxemu.platform.mca import log_late_consumption
 from vmxemu.platform.mmio import is_device, mmio_read, mmio_write
 from vmxemu.state import State
 from vmxemu.timing.layout import AFTER_SHADOW
@@ -33,7 +49,7 @@ from vmxemu.translation.translate import translate
 U32, U64, I32 = types.uint32, types.uint64, types.int32
 state_at = cast_to(State)
 MEM_FETCH, MEM_WRITE = U(UC_MEM_FETCH), U(UC_MEM_WRITE)
-VOID_HPA, ROM_SINK_HPA = U(_VOID), U(_ROM_SINK)
+VOID_HPA, ROM_SINK_HPA, POISON_WINDOW_HPA = U(_VOID), U(_ROM_SINK), U(_POISON_WINDOW)
 POLL_TRAP = U(0x1001)
 IO_TRAP, SYSTEM_CALL_TRAP = U(0x17B), U(0x1002)
 PAGE = U(4096)
@@ -124,6 +140,10 @@ def fill_physical(m: "State", access: int, result: int) -> bool:
                 return False
             engine.flush_at_block_end = 1
             m.clock.deadline = 0
+            if access != FETCH:  # until then every access to the frame is looked at
+                store64(result, POISON_WINDOW_HPA + hpa)
+                store64(result + 8, granted)
+                return True
         if access == FETCH:
             note_code_frame(m, hpa)
             if engine.flush_at_block_end != 0:
@@ -332,6 +352,37 @@ def on_device_write(uc: int, offset: int, size: int, value: int, state: int) -> 
     mmio_write(m, m.memory.device_base + offset, U(size), value)
     m.clock.next_stop = 0
     m.clock.deadline = 0
+
+
+@native_callback(U64(U64, U64, U32, U64))
+def on_poisoned_read(uc: int, hpa: int, size: int, state: int) -> int:
+    """A load from a frame with a poisoned line, after another access to the frame in the same block. A first access to the bad
+    line is refused; here the instruction cannot be stopped any more, so the machine check says that the context is corrupt."""
+    m = state_at(state)
+    if is_poisoned(m, hpa, U(size)):
+        if m.cpu.mce_pending == 0:  # Unicorn splits a load of eight bytes
+            log_late_consumption(m, hpa)
+        m.clock.next_stop = 0
+        m.clock.deadline = 0
+        return ALL_ONES
+    host = host_address(m, hpa)
+    return load64(host) if size == 8 else load32(host) if size == 4 else load16(host) if size == 2 else load8(host)
+
+
+@native_callback(types.void(U64, U64, U32, U64, U64))
+def on_poisoned_write(uc: int, hpa: int, size: int, value: int, state: int) -> None:
+    """A store to such a frame: it consumes nothing, and a line that is overwritten in part stays poisoned."""
+    m = state_at(state)
+    host = host_address(m, hpa)
+    if size == 8:
+        store64(host, value)
+    elif size == 4:
+        store32(host, value)
+    elif size == 2:
+        store16(host, value)
+    else:
+        store8(host, value)
+    note_write(m, hpa)
 
 
 @native_callback(U64(U64, U64, U32, U64))

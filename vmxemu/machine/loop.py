@@ -105,6 +105,8 @@ def execute(m: "State", state: int) -> bool:
     if engine.trap != NO_TRAP:
         trap = engine.trap
         engine.trap = NO_TRAP
+        if m.cpu.mce_pending != 0:
+            return True  # the machine check comes first; the instruction has not begun and stops here again
         return step_symbol(state, trap) == DONE
     if error == UC_OK:
         if engine.stop != 0:

@@ -22,6 +22,8 @@ def warm_up(progress: Callable[[str, int, int], None] | None = None) -> None:
         ("system calls", callbacks.on_system_call),
         ("device reads", callbacks.on_device_read),
         ("device writes", callbacks.on_device_write),
+        ("poisoned reads", callbacks.on_poisoned_read),
+        ("poisoned writes", callbacks.on_poisoned_write),
         ("void reads", callbacks.on_void_read),
         ("void writes", callbacks.on_void_write),
     ]

@@ -139,6 +139,13 @@ def log_consumption(m: "State", hpa: int) -> int:
 
 
 @kernel
+def log_late_consumption(m: "State", hpa: int) -> int:
+    """Poisoned data has already gone into the processor's state: context corrupt, not restartable. Gives the #MC's serial."""
+    status = SIGNALLED | ACTION_REQUIRED | CONTEXT_CORRUPT | DATA_LOAD
+    return log_error(m, DATA_CACHE_BANK, status, hpa, PHYSICAL_LINE)
+
+
+@kernel
 def log_fetch_consumption(m: "State", hpa: int) -> int:
     """An instruction fetch met a poisoned line: SRAR, in the fetch unit's bank. Gives the #MC's serial, or 0."""
     return log_error(m, FETCH_BANK, SIGNALLED | ACTION_REQUIRED | INSTRUCTION_FETCH, hpa, PHYSICAL_LINE)

@@ -82,13 +82,11 @@ def test_line_after_another_of_its_frame_in_a_new_block(tmp_path: Path) -> None:
     assert [event[0] for event in events(machine)] == [MC]
 
 
-@pytest.mark.xfail(strict=True, reason="an access that begins in a healthy line is checked for that line only")
 def test_load_that_crosses_into_the_line(tmp_path: Path) -> None:
     _, ended = run_with_poison(tmp_path, code("488b86fc000000"))  # mov rax, [rsi+0xfc]
     assert ended == 0xEE
 
 
-@pytest.mark.xfail(strict=True, reason="an access to a healthy line opens its frame up to the end of the block")
 def test_line_after_another_of_its_frame_in_the_same_block(tmp_path: Path) -> None:
     machine, ended = run_with_poison(tmp_path, code("488b06", "488b8600010000"))  # mov rax, [rsi]; mov rax, [rsi+0x100]
     assert ended == 0xEE
