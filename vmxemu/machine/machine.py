@@ -16,7 +16,7 @@ from vmxemu.engine.layout import NO_TRAP
 from vmxemu.engine.unicorn_engine import POISON_WINDOW_HPA, VOID_HPA, UnicornEngine
 from vmxemu.isa import cpus, instruction_costs
 from vmxemu.layout import Record
-from vmxemu.machine import callbacks, loop
+from vmxemu.machine import callbacks, device_memory, loop
 from vmxemu.machine.injection import schedule
 from vmxemu.machine.memory_map import DEVICE_BASE, DEVICE_BYTES, FOUR_GIB, MemoryMap
 from vmxemu.machine.reset import describe_platform, reset_processor
@@ -110,12 +110,18 @@ class Machine(View):
         engine.hook(UC_HOOK_EDGE_GENERATED, callbacks.on_translation.address, m.address)
         for instruction in (UC_X86_INS_SYSCALL, UC_X86_INS_SYSENTER):
             engine.hook_instruction(instruction, callbacks.on_system_call.address, m.address)
-        engine.map_device(VOID_HPA, 4096, callbacks.on_void_read.address, callbacks.on_void_write.address, m.address)
+        engine.map_device(VOID_HPA, 4096, device_memory.on_void_read.address, device_memory.on_void_write.address, m.address)
         window = max(m.memory.low_bytes, FOUR_GIB + m.memory.high_bytes if m.memory.high_bytes else 0)
         engine.map_device(
-            POISON_WINDOW_HPA, int(window), callbacks.on_poisoned_read.address, callbacks.on_poisoned_write.address, m.address
+            POISON_WINDOW_HPA,
+            int(window),
+            device_memory.on_poisoned_read.address,
+            device_memory.on_poisoned_write.address,
+            m.address,
         )
-        engine.map_device(DEVICE_BASE, DEVICE_BYTES, callbacks.on_device_read.address, callbacks.on_device_write.address, m.address)
+        engine.map_device(
+            DEVICE_BASE, DEVICE_BYTES, device_memory.on_device_read.address, device_memory.on_device_write.address, m.address
+        )
         self._translate = _native(callbacks.vmxemu_translate.address, 3)
 
     def _find_invalid_address(self) -> int:

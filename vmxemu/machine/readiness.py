@@ -8,7 +8,7 @@ from vmxemu.jit import NativeCallback
 
 def warm_up(progress: Callable[[str, int, int], None] | None = None) -> None:
     """Make every native callback ready; `progress(name, done, total)` is called before each."""
-    from vmxemu.machine import callbacks, loop
+    from vmxemu.machine import callbacks, device_memory, loop
 
     parts: list[tuple[str, NativeCallback]] = [
         ("translation", callbacks.vmxemu_translate),
@@ -20,12 +20,12 @@ def warm_up(progress: Callable[[str, int, int], None] | None = None) -> None:
         ("code survey", callbacks.on_translation),
         ("port sites", callbacks.on_io_site),
         ("system calls", callbacks.on_system_call),
-        ("device reads", callbacks.on_device_read),
-        ("device writes", callbacks.on_device_write),
-        ("poisoned reads", callbacks.on_poisoned_read),
-        ("poisoned writes", callbacks.on_poisoned_write),
-        ("void reads", callbacks.on_void_read),
-        ("void writes", callbacks.on_void_write),
+        ("device reads", device_memory.on_device_read),
+        ("device writes", device_memory.on_device_write),
+        ("poisoned reads", device_memory.on_poisoned_read),
+        ("poisoned writes", device_memory.on_poisoned_write),
+        ("void reads", device_memory.on_void_read),
+        ("void writes", device_memory.on_void_write),
     ]
     for number, (name, callback) in enumerate(parts):
         if progress is not None:
