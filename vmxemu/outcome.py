@@ -19,6 +19,9 @@ STOPPED = U(8)  # the run is over or Python is needed; m.report.reason says why
 NOT_MINE = U(9)  # this room does not know the MSR, port or address; ask the next one
 RETRY = U(10)  # state changed; execute the same instruction again
 VMFAIL = U(11)  # VMX instruction failed: instruction error in 63:32 (0 = VMfailInvalid)
+PML_FULL = U(12)  # a dirty flag is to be set and the page-modification log has no room; nothing was changed
+SPP_EVENT = U(13)  # SPPT miss or misconfiguration; m.walk holds qualification, gpa and gla
+RETIRED_FRAME = U(14)  # the frame at m.walk.hpa has been retired; told only where `m.tlb.watch_frames` asks for it
 
 
 @kernel

@@ -7,6 +7,7 @@ from vmxemu.layout import u64 as U
 
 READ, WRITE, FETCH = U(0), U(1), U(2)  # access
 IMPLICIT_SUPERVISOR = U(4)  # or-ed to the access: descriptor tables, TSS: supervisor whatever the CPL
+SHADOW_STACK = U(8)  # or-ed to READ or WRITE: an access to a shadow stack, of the CPL's privilege
 PERMIT_READ, PERMIT_WRITE, PERMIT_EXECUTE = U(1), U(2), U(4)  # permissions
 
 
@@ -20,6 +21,37 @@ class Paging(Layout):
     pdpte2: u64
     pdpte3: u64
     no_1g_pages: u64  # CPUID.80000001H:EDX.Page1GB is 0: bit 7 of a guest PDPTE is reserved
+    pkru: u64  # rights by protection key, two bits each: access disable, write disable. User pages
+    pkrs: u64  # IA32_PKRS: the same for supervisor pages
+    ept_extensions: u64  # EPT_MODE_BASED_EXECUTE and the like: VM-execution controls that change EPT walks
+    spp_table: u64  # SPPTP
+    pml_address: u64
+    pml_index: u64  # 16 bits; the guest's PML index while its VMCS is in force
+    ve_information: u64  # virtualization-exception information address
+    eptp_index: u64
+
+
+# Paging.ept_extensions
+EPT_MODE_BASED_EXECUTE, EPT_SUBPAGE_WRITE, EPT_PAGE_MODIFICATION_LOG, EPT_CONVERT_TO_VE = U(1), U(2), U(4), U(8)
+
+
+class Step(Layout):
+    """One line of the journal of a translation: an entry that was read, or a cached translation that spared it."""
+
+    kind: u64  # STEP_*
+    level: u64  # of the entry: 1 = the last
+    guest_level: u64  # of an EPT or SPPT entry: the guest's table that is looked for, 0 = the page itself
+    gla: u64
+    gpa: u64  # of the guest's entry; the address that the EPT walk translates
+    hpa: u64  # where the entry stands; the frame that a cached translation gives
+    entry: u64  # as it was read, or the word of a cached translation
+    cycles: u64
+
+
+STEP_GUEST, STEP_EPT, STEP_SPP, STEP_TLB, STEP_STLB, STEP_WALK_CACHE, STEP_NESTED_TLB, STEP_FLAGS, STEP_PML = (
+    U(i) for i in range(9)
+)
+STEPS = 96  # a 5-level by 5-level walk takes 35, its flags at most 30 more
 
 
 class Walk(Layout):
@@ -39,3 +71,9 @@ class Walk(Layout):
     cycles_due: u64  # cost of all translations since the caller last took it: charge it and write 0
     entry_gpa: Array[u64] = array(8)  # where the walk found the guest's entries, by level
     entry_hpa: Array[u64] = array(8)
+    word: u64  # of a success: frame, rights, page sizes, memory type and key (translation.rights)
+    convertible: u64  # of an EPT violation: the entry that caused it lets it become a virtualization exception
+    frame_state: u64  # memory.layout's state of the frame, where `m.tlb.watch_frames` asks for it
+    recording: u64  # 1 = keep the journal
+    step_count: u64
+    steps: Array[Step] = array(STEPS)
