@@ -6,6 +6,7 @@ lane. LLVM makes of them what the processor has (gathers where there are any). W
 
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from vmxemu.layout import u64 as U
 
 COUNT = 16
 LANES = U(COUNT)
+SHORT_SET, LONG_SET = 16, 32  # places of a set of lines
 WORD = ir.IntType(64)
 VECTOR = ir.VectorType(WORD, COUNT)
 BITS = ir.VectorType(ir.IntType(1), COUNT)
@@ -150,11 +152,11 @@ def _make_matching(builder: Any, address: Any, byte: Any) -> Any:
     return builder.zext(builder.bitcast(equal, ir.IntType(16)), WORD)
 
 
-def _make_touch(builder: Any, address: Any, tag: Any, ways: Any) -> Any:
-    lane, index = ir.IntType(32), ir.VectorType(ir.IntType(32), 16)
+def _make_touch(places: int, builder: Any, address: Any, tag: Any, ways: Any) -> Any:
+    lane, index = ir.IntType(32), ir.VectorType(ir.IntType(32), places)
     place = builder.inttoptr(address, index.as_pointer())
     old = builder.load(place, align=4)
-    zeros = ir.Constant(index, [0] * 16)
+    zeros = ir.Constant(index, [0] * places)
 
     def spread(number: Any) -> Any:
         one = builder.insert_element(
@@ -163,11 +165,11 @@ def _make_touch(builder: Any, address: Any, tag: Any, ways: Any) -> Any:
         return builder.shuffle_vector(one, ir.Constant(index, ir.Undefined), zeros)
 
     wanted = spread(tag)
-    bits = builder.zext(builder.bitcast(builder.icmp_unsigned("==", old, wanted), ir.IntType(16)), WORD)
+    bits = builder.zext(builder.bitcast(builder.icmp_unsigned("==", old, wanted), ir.IntType(places)), WORD)
     beyond = builder.shl(ir.Constant(WORD, 1), builder.sub(ways, ir.Constant(WORD, 1)))
     where = _make_lowest(builder, builder.or_(bits, beyond))
-    moved = builder.shuffle_vector(old, wanted, ir.Constant(index, [16, *range(15)]))
-    numbers = ir.Constant(index, list(range(16)))
+    moved = builder.shuffle_vector(old, wanted, ir.Constant(index, [places, *range(places - 1)]))
+    numbers = ir.Constant(index, list(range(places)))
     builder.store(builder.select(builder.icmp_unsigned("<=", numbers, spread(where)), moved, old), place, align=4)
     return builder.zext(builder.icmp_unsigned("!=", bits, ir.Constant(WORD, 0)), WORD)
 
@@ -203,10 +205,10 @@ def _plain_matching(address: int, byte: int) -> int:
     return U(sum(1 << i for i in range(16) if equal[i]))
 
 
-def _plain_touch(address: int, tag: int, ways: int) -> int:
-    lines = _memory_of(address, 16, np.uint32)
-    found = [i for i in range(16) if lines[i] == int(tag) & 0xFFFFFFFF]
-    end = min(found[0] if found else 15, int(ways) - 1)
+def _plain_touch(places: int, address: int, tag: int, ways: int) -> int:
+    lines = _memory_of(address, places, np.uint32)
+    found = [i for i in range(places) if lines[i] == int(tag) & 0xFFFFFFFF]
+    end = min(found[0] if found else places - 1, int(ways) - 1)
     lines[1 : end + 1] = lines[:end].copy()
     lines[0] = int(tag) & 0xFFFFFFFF
     return U(bool(found))
@@ -228,6 +230,7 @@ if TYPE_CHECKING:
     def below(a: Lanes, b: Any) -> Lanes: ...
     def choose(mask: Lanes, a: Lanes, b: Lanes) -> Lanes: ...
     def touch_line(address: int, tag: int, ways: int) -> int: ...
+    def touch_line_of_long_set(address: int, tag: int, ways: int) -> int: ...
     def matching_bytes(address: int, byte: int) -> int: ...
     def lowest_bit(number: int) -> int: ...
 elif JIT_ON:
@@ -244,7 +247,8 @@ elif JIT_ON:
     matching_bytes = _compiled(2, types.uint64, _make_matching)
     # bring a 32-bit number to the front of the 16 at an address, those before it (or before the place `ways`) one back: 1
     # if it was among them
-    touch_line = _compiled(3, types.uint64, _make_touch)
+    touch_line = _compiled(3, types.uint64, partial(_make_touch, SHORT_SET))
+    touch_line_of_long_set = _compiled(3, types.uint64, partial(_make_touch, LONG_SET))  # the same of 32 at an address
     lowest_bit = _compiled(1, types.uint64, _make_lowest)  # number of the lowest bit set; 64 for 0
 else:
     spread = lambda number: np.full(COUNT, number, np.uint64)  # noqa: E731
@@ -255,6 +259,7 @@ else:
     equal = lambda a, b: _as_mask(a == b)  # noqa: E731
     below = lambda a, b: _as_mask(a < b)  # noqa: E731
     choose = np.where
-    touch_line = _plain_touch
+    touch_line = partial(_plain_touch, SHORT_SET)
+    touch_line_of_long_set = partial(_plain_touch, LONG_SET)
     matching_bytes = _plain_matching
     lowest_bit = _plain_lowest

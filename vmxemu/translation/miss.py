@@ -37,8 +37,9 @@ def walk_and_insert(m: "State", gla: int, access: int, pcid: int, space: int, re
     tlb.walk_space = space
     with_tables = tlb.tables_on
     while True:
+        tlb.began_below = 0
         word = walk(m, gla, access, required)
-        if word & FAILED == 0 or tlb.tables_on == 0 or tlb.lazy != 0:
+        if word & FAILED == 0 or tlb.began_below == 0 or tlb.lazy != 0:
             break
         tlb.tables_on = 0  # a paging-structure cache may say less than memory does by now: it must not cause a fault
     tlb.tables_on = with_tables
@@ -48,7 +49,7 @@ def walk_and_insert(m: "State", gla: int, access: int, pcid: int, space: int, re
     cost_of_walk(m)
     if word & FAILED != 0:
         tlb.faults = tlb.faults + 1
-        forget_address(m, gla, pcid, space)
+        forget_address(m, gla, pcid, space, word & ~FAILED)
         return word & ~FAILED
     offset = page_offset(word)
     result.word = word

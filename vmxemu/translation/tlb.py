@@ -171,7 +171,7 @@ def used(m: "State", slot: int) -> None:
     """Note that an entry was used now."""
     if m.tlb.tree_plru != 0:
         touch(m, slot)
-    else:
+    if m.tlb.by_age != 0:
         m.tlb.stamps[slot] = m.tlb.clock << STAMP_SHIFT | slot
 
 
@@ -196,7 +196,7 @@ def victim(m: "State", number: int, page: int) -> int:
         high = min(stamps[slot + 2], stamps[slot + 3])
         oldest = min(oldest, min(low, high))
         slot = slot + 4
-    if m.tlb.tree_plru != 0 and oldest >> STAMP_SHIFT != 0:
+    if m.tlb.arrays[number].tree != 0 and oldest >> STAMP_SHIFT != 0:
         return first + tree_victim(m, first, m.tlb.arrays[number].ways)
     return oldest & SLOT_MASK
 

@@ -6,7 +6,7 @@ from vmxemu.layout import Array, Layout, array, u8, u16, u64
 from vmxemu.layout import u64 as U
 from vmxemu.translation.layout import Walk
 
-CAPACITY = 16384  # entries of all arrays together, and one that is never filled
+CAPACITY = 16384  # entries of all arrays together, and four that are never filled
 L1D, L1I, STLB = U(0), U(1), U(2)  # groups of arrays
 CLASS_4K, CLASS_2M, CLASS_1G, CLASS_4M = (
     U(0),
@@ -30,6 +30,7 @@ class TlbArray(Layout):
     first: u64  # index of its first entry
     hash_shift: u64  # set = (page ^ (page >> hash_shift & hash_mask)) & set_mask
     hash_mask: u64
+    tree: u64  # 1 = victims by a tree of bits per set instead of by age
 
 
 class TlbValue(Layout):
@@ -48,6 +49,7 @@ class DataCache(Layout):
     tags: u64  # host address of the sets (translation.data_caches)
     ways: u64  # 0 = there is no such cache
     set_mask: u64
+    set_shift: u64  # log2 of the bytes that a set's line numbers take
     cycles: u64  # load-to-use latency
     hits: u64
 
@@ -96,7 +98,8 @@ class Tlb(Layout):
     clock: u64  # number of look-ups; stamps entries for LRU
     vpid0_generation: u64  # how often everything tagged VPID 0 was dropped
     transition_vpid: u64  # VPID at the latest VM entry or exit
-    tree_plru: u64  # 1 = victims by a tree of bits per set instead of by age
+    tree_plru: u64  # 1 = in some arrays victims are found by a tree of bits per set
+    by_age: u64  # 1 = in some by age
     tables_on: u64  # there are paging-structure caches
     ept_tables_on: u64  # the same of EPT
     nested_on: u64  # there is a nested TLB for the guest's tables; 0 = each walk makes all its references
@@ -106,6 +109,7 @@ class Tlb(Layout):
     watch_frames: u64  # a walk that ends at a poisoned or retired frame says so
     checking: u64  # uses of stale translations are looked for
     probing: u64  # a walk is to have no effects
+    began_below: u64  # the walk in progress began at a table that a paging-structure cache knew
     walk_pcid: u64  # keys of the walk in progress
     walk_space: u64
     stlb_cycles: u64  # cost of an STLB hit

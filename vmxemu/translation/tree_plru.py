@@ -1,7 +1,8 @@
 """Tree pseudo-LRU: a bit per node of a binary tree over the ways of a set points to the half that was used longer ago.
 
 One tree shape serves all arrays: six levels, 64 leaves, nodes numbered from 1 as in a heap. A set of fewer ways uses its
-left part; where the right half of a node has no ways, the left one is taken.
+left part; where the right half of a node has no ways, the left one is taken. Beside such arrays others may be replaced by
+age: their trees are touched too, and mean nothing.
 """
 
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 DEPTH = 6
 HALF = U(1 << (DEPTH - 1))
+LEAVES = 1 << DEPTH
+PLACES = 2 * LEAVES  # ways of an array that is replaced by age
 
 
 def _node(way: int, depth: int) -> int:
@@ -29,8 +32,8 @@ def _path(way: int) -> tuple[int, int]:
     return sum(1 << node for node, _ in nodes), sum((1 - side) << node for node, side in nodes)
 
 
-KEPT = np.array([~np.uint64(_path(way)[0]) for way in range(1 << DEPTH)], dtype=np.uint64)
-POINTED = np.array([_path(way)[1] for way in range(1 << DEPTH)], dtype=np.uint64)
+KEPT = np.array([~np.uint64(_path(way % LEAVES)[0]) for way in range(PLACES)], dtype=np.uint64)
+POINTED = np.array([_path(way % LEAVES)[1] for way in range(PLACES)], dtype=np.uint64)
 
 
 @inlined
