@@ -111,8 +111,9 @@ def install(m: Any, geometry: Geometry) -> list[Any]:
         raise ValueError(f"the arrays hold {position} entries, not less than {CAPACITY}")
     tlb.used, tlb.pages_end = position, pages_end
     tlb.live = tlb.clock = 0
-    tlb.spaces.numpy[:] = tlb.trees.numpy[:] = 0
-    tlb.stamps.numpy[:] = np.arange(CAPACITY)
+    tlb.spaces.numpy[:] = 0
+    tlb.trees.numpy[:] = 1
+    tlb.stamps.numpy[:] = np.arange(len(tlb.stamps))
     for array in tlb.arrays:
         if array.ways:
             stride = int(array.stride)
@@ -164,11 +165,12 @@ def _install_data_caches(caches: Any, geometry: Geometry) -> list[Any]:
         level.ways = level.hits = 0
         if number < len(geometry.data_caches):
             cache = geometry.data_caches[number]
-            sets = 1 << (cache.size_bytes // (cache.ways * LINE_BYTES)).bit_length() - 1
-            if cache.ways > SET_WAYS:
-                raise ValueError(f"a data cache of {cache.ways} ways, {SET_WAYS} is the most")
+            ways = cache.ways
+            while ways > SET_WAYS:
+                ways = -(-ways // 2)  # a set of more ways is taken for two of half as many
+            sets = 1 << (cache.size_bytes // (ways * LINE_BYTES)).bit_length() - 1
             lines = np.zeros((sets + 1) * SET_WAYS, np.uint32)
             kept.append(lines)
             lines = lines[-int(lines.ctypes.data) % LINE_BYTES // 4 :]
-            level.tags, level.ways, level.set_mask, level.cycles = lines.ctypes.data, cache.ways, sets - 1, cache.cycles
+            level.tags, level.ways, level.set_mask, level.cycles = lines.ctypes.data, ways, sets - 1, cache.cycles
     return kept

@@ -98,6 +98,7 @@ class Tlb(Layout):
     transition_vpid: u64  # VPID at the latest VM entry or exit
     tree_plru: u64  # 1 = victims by a tree of bits per set instead of by age
     tables_on: u64  # there are paging-structure caches
+    table_used: u64  # the walk in progress began at one
     ept_tables_on: u64  # the same of EPT
     nested_on: u64  # there is a nested TLB for the guest's tables; 0 = each walk makes all its references
     nested_pages_on: u64  # and one for pages
@@ -134,9 +135,10 @@ class Tlb(Layout):
     spaces: Array[u64] = array(CAPACITY)
     filters: Array[u8] = array(CAPACITY + 16)  # a byte of the page number per entry: spares most comparisons
     values: Array[TlbValue] = array(CAPACITY)
-    stamps: Array[u64] = array(CAPACITY)  # clock of the latest use << 14 | index; the oldest of a set is its victim
+    stamps: Array[u64] = array(CAPACITY + 16)  # clock of the latest use << 14 | index; the oldest of a set is its victim
     sets: Array[u16] = array(CAPACITY)  # index of the first entry of the entry's set
-    trees: Array[u64] = array(CAPACITY // 4)  # tree-PLRU state of a set, at a quarter of its first entry's index
+    # tree-PLRU state of a set, at a quarter of its first entry's index; bit 0: the set may have an invalid entry
+    trees: Array[u64] = array(CAPACITY // 4)
     large_hints: Array[u16] = array(2 * 64)  # the same as `hints` for 2M and 1G pages
     births: Array[u64] = array(CAPACITY)  # clock and ticks of insertion, where `checking` asks for it
     birth_ticks: Array[u64] = array(CAPACITY)
