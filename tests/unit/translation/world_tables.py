@@ -112,7 +112,7 @@ def ept_places(length):
 def spp_places():
     rows = []
     for level, frame in zip((4, 3, 2), range(SPPT_ROOT, SPPT_ROOT + 3), strict=True):
-        rows += [(frame * 512 + index, frame + 1, 1, level) for index in INDICES]
+        rows += [(frame * 512 + index, frame + 1, 2 if index and level > 2 else 1, level) for index in INDICES]
     return places(rows)
 
 
@@ -148,6 +148,12 @@ def spoiled(dice, entries, probability, width=64):
     return result
 
 
+def stray_bit(dice, count, probability, lowest, highest):
+    """A random bit in some of `count` words."""
+    number = U(lowest) + (dice.words(count) >> U(8)) % U(highest + 1 - lowest)
+    return dice.happens(count, probability) * (U(1) << number)
+
+
 def fill_guest_tables(world, memory, dice):
     where = guest_places(world.mode)
     count = len(where.at)
@@ -157,22 +163,28 @@ def fill_guest_tables(world, memory, dice):
     entries = targets(where, random) | random & U(free)
     in_last = where.level == 1
     entries |= dice.flag(count, 0, 0.985)
-    entries |= np.where(in_last, dice.flag(count, 1, 0.5 if "shadow stacks" in world.features else 0.75), dice.flag(count, 1, 0.96))
+    entries |= np.where(in_last, dice.flag(count, 1, 0.75), dice.flag(count, 1, 0.96))
     entries |= np.where(in_last, random >> U(1) & U(1 << 6), U(0))
-    if world.mixed_users:
-        entries |= np.where(in_last, dice.flag(count, 2, 0.5), dice.flag(count, 2, 0.95))
-    else:
-        entries |= dice.flag(count, 2, 0.99)
+    if "shadow stacks" in world.features:
+        stack = in_last & dice.happens(count, 0.55)
+        entries = np.where(stack, entries & ~U(1 << 1) | U(1 << 6), entries)
+    in_tables, in_pages = {"user": (0.99, 0.99), "mixed": (0.95, 0.5), "supervisor": (0.9, 0.1)}[world.privilege]
+    entries |= np.where(in_last, dice.flag(count, 2, in_pages), dice.flag(count, 2, in_tables))
     if not small:
-        entries |= dice.flag(count, 63, 0.08 if world.efer >> 11 & 1 else 0.004)
-    outside = dice.happens(count, 0.2) & in_last
-    entries += outside * np.where(random >> U(44) & U(1), U(NOWHERE << 12), (random >> U(45) & U(7)) << U(17))
+        entries |= dice.flag(count, 63, 0.08 if world.efer >> 11 & 1 else 0.012)
+    if world.mode == "pae":
+        entries |= stray_bit(dice, count, 0.01, 52, 62)
+    # Pages outside RAM: below 1 MByte, and where an EPT that maps them takes other tables than for the guest's tables
+    outside = dice.happens(count, 0.25) & in_last
+    far = (random >> U(44) & U(1)) * U(1 << 39 if world.maxphyaddr > 39 and not small else 0)
+    entries += outside * np.where(random >> U(45) & U(1), U(NOWHERE << 12) | far, (random >> U(47) & U(7)) << U(17))
     # Large pages: at the levels that have them, more rarely elsewhere
     has_large = (where.level == 2) | (where.level == 3)
     large = np.where(has_large, dice.happens(count, 0.2), dice.happens(count, 0.005)) & ~in_last
     low = U(0x3FF000) if small else np.where(where.level == 3, BELOW_1G, BELOW_2M)
     base = (random >> U(20) & U(0xFFC00000 if small else 0x7_FFE0_0000)) * (random >> U(40) & U(1))
     as_large = (entries & ~ADDRESS) | (base & ~low) | (random >> U(30) & U(1 << 12)) | U(1 << 7)
+    as_large |= stray_bit(dice, count, 0.15, 13, 21) if small else stray_bit(dice, count, 0.04, 13, 31)
     entries = np.where(large, as_large, entries)
     entries = spoiled(dice, entries, world.hostility, 32 if small else 64)
     if small:
@@ -187,7 +199,7 @@ def fill_ept(world, memory, dice):
     random, more = dice.words(count), dice.words(count)
     is_leaf = where.level == 1
     if world.large_ept:
-        is_leaf = is_leaf | ((where.level <= 3) & (random & U(3 << 20) == 0))
+        is_leaf = is_leaf | ((where.level <= 3) & (random >> U(20) & U(7) < np.where(where.at % 512, 4, 2)))
     is_table_page = (where.level == 1) & (where.choices == 1)
     six = (random >> U(40) & U(63)).astype(np.intp)
     table_rights = np.where(where.at % 512 == 0, TABLE_RIGHTS[world.table_rights][six], SIDE_RIGHTS[six])
@@ -204,9 +216,12 @@ def fill_ept(world, memory, dice):
     if world.large_ept:
         large = is_leaf & (where.level > 1)
         base = (more & U(0xF_C000_0000 if world.maxphyaddr > 36 else 0x4000_0000)) * ((more >> U(60)) & U(1))
+        base |= stray_bit(dice, count, 0.2, 12, 31)
         address = np.where(large, np.where(where.at % 512 == 0, U(0), base), address)
         entries |= large * U(1 << 7)
     entries |= address
+    aside = (where.level > 1) & (where.at % 512 != 0)
+    entries |= np.where(aside, stray_bit(dice, count, 0.06, 3, 7), U(0))
     memory[where.at] = spoiled(dice, entries, world.hostility * 0.3)
 
 
@@ -214,8 +229,10 @@ def fill_sppt(world, memory, dice):
     where = spp_places()
     count = len(where.at)
     random = dice.words(count)
-    entries = targets(where, random) | dice.flag(count, 0, 0.95) | dice.flag(count, 5, 0.03)
+    entries = targets(where, random) | dice.flag(count, 0, 0.95)
+    entries |= stray_bit(dice, count, 0.02, 1, 11) | stray_bit(dice, count, 0.02, world.maxphyaddr, 63)
     memory[where.at] = spoiled(dice, entries, world.hostility)
     vectors = dice.words(512) & U(0x5555_5555_5555_5555)
-    vectors |= (dice.words(512) & U(0xAAAA_AAAA_AAAA_AAAA)) * dice.happens(512, 0.06)
+    odd = dice.words(512) >> U(8) & U(31)
+    vectors |= dice.happens(512, 0.12) * (U(2) << U(2) * odd)
     memory[(SPPT_ROOT + 3) * 512 : (SPPT_ROOT + 4) * 512] = vectors

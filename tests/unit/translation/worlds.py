@@ -30,10 +30,9 @@ from tests.unit.translation.world_tables import (
 ALL_FEATURES = frozenset(
     ("keys", "shadow stacks", "mbe", "supervisor shadow stack", "spp", "pml", "ve", "advanced", "memory types")
 )
-FEATURES = frozenset()  # what the kernels can do by now
 HOSTILITIES = (0.0, 0.01, 0.03, 0.1, 0.3)
 MODES = ("off", "legacy", "pae", "long", "la57")
-MODE_WEIGHTS = (1, 3, 3, 6, 4)
+MODE_WEIGHTS = (4, 7, 7, 12, 8)
 RAM_BYTES = FRAMES * 4096
 KINDS = (reference.READ, reference.WRITE, reference.FETCH)
 TYPES = np.array([UC, WC, WT, WP, WB, WB, WT, UC], np.uint8)
@@ -55,9 +54,9 @@ class Access(NamedTuple):
 
 
 class World:
-    """One world. `features`: which of ALL_FEATURES it may have; it has each of them half the time."""
+    """One world. It has each of the `features` half the time."""
 
-    def __init__(self, seed, hostility, mode=None, features=FEATURES):
+    def __init__(self, seed, hostility, mode=None, features=ALL_FEATURES):
         self.chance = chance = random.Random(seed)
         self.dice = Dice(chance)
         self.hostility = hostility
@@ -69,7 +68,7 @@ class World:
         self._choose_registers()
         self._choose_ept()
         self._choose_memory_types()
-        self.mixed_users = self._happens(0.6)
+        self.privilege = chance.choice(("user", "mixed", "mixed", "supervisor"))
         words = np.zeros(FRAMES * 512, U)
         if self.mode != "off":
             fill_guest_tables(self, words, self.dice)
@@ -183,4 +182,4 @@ class World:
 
     def load_into(self, walker):
         """Put this world into a walker of the same RAM size."""
-        Subject(walker, False).load(self)
+        Subject(walker).load(self)
