@@ -25,7 +25,7 @@ def _version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> N
         "run": ("vmxemu.cli.run:run", "Run a scenario, a firmware image or a shipped blob."),
         "trace": ("vmxemu.cli.trace:trace", "Show, count, compare and verify recorded traces."),
         "bench": ("vmxemu.cli.bench:bench", "Measure this emulator's rates."),
-        "isa": ("vmxemu.cli.isa:isa", "Print the tables of facts: VMCS fields, exit reasons, MSRs, CPU profiles."),
+        "isa": ("vmxemu.cli.isa:isa", "Print the tables of facts: VMCS fields, exits, MSRs, paging entries, CPUs."),
         "blobs": ("vmxemu.cli.blobs:blobs", "List the shipped firmware blobs and what each shows."),
     },
 )
