@@ -52,9 +52,7 @@ FIELDS: tuple[EntryField, ...] = tuple(
 STRUCTURES: dict[str, tuple[EntryField, ...]] = {
     name: tuple(fields) for name, fields in groupby(FIELDS, key=lambda field: field.structure)
 }
-MEMORY_TYPES: dict[int, str] = {
-    data.number(row["number"]): row["name"].replace("_MINUS", "-") for row in data.table("memory_types")
-}
+MEMORY_TYPES: dict[int, str] = {0: "UC", 1: "WC", 4: "WT", 5: "WP", 6: "WB", 7: "UC-"}
 
 
 def memory_type(number: int) -> str:

@@ -47,7 +47,6 @@ def test_names_are_unique_constants(name: str) -> None:
         ("msrs", ("address",)),
         ("register_bits", ("register", "bit")),
         ("paging_entries", ("structure", "low_bit")),
-        ("memory_types", ("number",)),
         ("cpuid_features", ("leaf", "subleaf", "register", "bit")),
         ("vmx_capabilities", ("msr", "bit")),
         ("mca_registers", ("register", "name")),

@@ -1,0 +1,227 @@
+"""A translation's account as rows for the picture and the tables: numbers, names, decoded entries, rights so far."""
+
+from dataclasses import dataclass, field
+
+from vmxemu.isa import bits, paging
+from vmxemu.translation import layout
+from vmxemu.translation.account import (
+    EPT,
+    FLAGS,
+    GUEST,
+    LEGACY,
+    NESTED_TLB,
+    PAE,
+    PAGE,
+    PML,
+    SPP,
+    STLB,
+    TLB,
+    WALK_CACHE,
+    Account,
+    Processor,
+    Reference,
+)
+
+LEVEL_NAMES = {5: "PML5E", 4: "PML4E", 3: "PDPTE", 2: "PDE", 1: "PTE"}
+FLAG_STORE = 7  # guest_level of the EPT walks that stores to flags take
+LARGE = {3: "PDPTE_1G", 2: "PDE_2M"}
+LEAVES = {"PTE", "PAE_PTE", "PTE_32", "PDE_4M", "PAE_PDE_2M", "PDE_2M", "PDPTE_1G", "EPT_PTE", "EPT_PDE_2M", "EPT_PDPTE_1G"}
+PAGE_BYTES = {1: 1 << 12, 2: 1 << 21, 3: 1 << 30}
+QUIET = {"P", "R", "W", "X", "XU", "PWT", "PCD", "PAT", "TYPE", "KEY", "ADDRESS", "ADDRESS_HIGH"}
+CACHES = {TLB: "L1 TLB", STLB: "STLB", WALK_CACHE: "walk cache", NESTED_TLB: "nested TLB"}
+
+
+@dataclass(slots=True)
+class Row:
+    """One line of the story. `number` is that of the reference, None where nothing was read for the walk; `target` is
+    the guest's level for which it was needed, PAGE for the page itself, FLAG_STORE for a store of flags.
+    """
+
+    reference: Reference
+    number: int | None
+    target: int
+    structure: str = ""
+    title: str = ""
+    flags: list[str] = field(default_factory=list)
+    so_far: str = ""
+    present: bool = True
+
+    @property
+    def kind(self) -> int:
+        return self.reference.kind
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether the entry maps a page."""
+        return self.structure in LEAVES
+
+
+@dataclass(slots=True)
+class Story:
+    """An account and its rows."""
+
+    account: Account
+    rows: list[Row]
+
+    def of(self, kind: int, target: int | None = None) -> list[Row]:
+        """The rows of a kind, in order; those for one target if it is given."""
+        return [row for row in self.rows if row.kind == kind and (target is None or row.target == target)]
+
+    def spared_by(self, target: int) -> str:
+        """The cache that spared the EPT walk for `target`, or all that leads there; empty if none did."""
+        for row in self.rows:
+            if row.kind in (TLB, STLB):
+                return CACHES[row.kind]
+            if row.kind == NESTED_TLB and row.target == target:
+                return CACHES[row.kind]
+            if row.kind == WALK_CACHE and target >= row.reference.level - 1 and target != PAGE:
+                return CACHES[row.kind]
+        return ""
+
+    @property
+    def guest_leaf(self) -> Row | None:
+        """The guest's entry that maps the page, if the walk read it."""
+        return next((row for row in self.of(GUEST) if row.is_leaf and row.present), None)
+
+    @property
+    def ept_leaf(self) -> Row | None:
+        """The EPT entry that maps the page itself, if the walk read it."""
+        return next((row for row in self.of(EPT, PAGE) if row.is_leaf and row.present), None)
+
+
+def tell(account: Account) -> Story:
+    """The story of an account."""
+    rows: list[Row] = []
+    number = 0
+    guest_rights, ept_rights, ept_target = GuestRights(), EptRights(), None
+    for reference in account.references:
+        target = reference.level if reference.kind in (GUEST, WALK_CACHE) else reference.guest_level
+        counts = reference.kind in (GUEST, EPT) and target != FLAG_STORE
+        number += counts
+        row = Row(reference, number if counts else None, target)
+        row.title = _title(reference)
+        if reference.kind in (GUEST, EPT, SPP):
+            row.structure = structure_of(reference, account.processor)
+            row.present = is_present(row.structure, reference.entry, account.processor)
+            row.flags = flags_of(row, account.processor)
+        if reference.kind == GUEST:
+            row.so_far = guest_rights.add(row) if row.present else ""
+        elif reference.kind == EPT:
+            if ept_target != target:
+                ept_rights, ept_target = EptRights(account.processor.has(int(layout.EPT_MODE_BASED_EXECUTE))), target
+            row.so_far = ept_rights.add(row) if row.present else ""
+        if reference.kind != EPT:
+            ept_target = None
+        rows.append(row)
+    return Story(account, rows)
+
+
+@dataclass(slots=True)
+class GuestRights:
+    """What the guest's entries permit so far: shown as RWX and U or S."""
+
+    writable: bool = True
+    user: bool = True
+    executable: bool = True
+
+    def add(self, row: Row) -> str:
+        """Take one more entry into account."""
+        entry = paging.decode(row.structure, row.reference.entry)
+        self.writable &= bool(entry["RW"])
+        self.user &= bool(entry["US"])
+        self.executable &= not entry.get("XD", 0)
+        return f"R{'W' if self.writable else '-'}{'X' if self.executable else '-'} {'U' if self.user else 'S'}"
+
+
+@dataclass(slots=True)
+class EptRights:
+    """What the entries of one EPT walk permit so far; with mode-based execute control XU is told apart."""
+
+    mode_based: bool = False
+    both: int = (1 << 64) - 1
+
+    def add(self, row: Row) -> str:
+        """Take one more entry into account."""
+        self.both &= row.reference.entry
+        entry = paging.decode(row.structure, self.both)
+        letters = "".join(name if entry[name] else "-" for name in ("R", "W", "X"))
+        return letters + (("+XU" if entry["XU"] else "   ") if self.mode_based else "")
+
+
+def level_name(level: int) -> str:
+    """The SDM's name of an entry by its level."""
+    return LEVEL_NAMES.get(level, f"level {level}")
+
+
+def target_name(target: int) -> str:
+    """Who needs a translation: a guest's entry, or the page."""
+    if target == PAGE:
+        return "the page"
+    return "a store of flags" if target == FLAG_STORE else f"guest {level_name(target)}"
+
+
+TITLES = {GUEST: "guest {name}", EPT: "EPT {name}", SPP: "SPPT level {level}", FLAGS: "A/D store", PML: "PML log"}
+
+
+def _title(reference: Reference) -> str:
+    title = TITLES.get(reference.kind) or CACHES.get(reference.kind, "?")
+    return title.format(name=level_name(reference.level), level=reference.level)
+
+
+def structure_of(reference: Reference, processor: Processor) -> str:
+    """The structure of isa/paging_entries.csv that describes an entry."""
+    level, large = reference.level, bool(reference.entry & paging.bits_of("PDE_2M", "PS"))
+    if reference.kind == SPP:
+        return "SPP_VECTOR" if level == 1 else "SPP_TABLE"
+    name = LARGE[level] if large and level in LARGE else level_name(level)
+    if reference.kind == EPT:
+        return f"EPT_{name}"
+    if processor.mode == PAE:
+        return f"PAE_{name}"
+    if processor.mode == LEGACY:
+        maps_page = large and processor.cr4 & int(bits.CR4_PSE)
+        return "PTE_32" if level == 1 else "PDE_4M" if maps_page else "PDE_32"
+    return name
+
+
+def is_present(structure: str, entry: int, processor: Processor) -> bool:
+    """Whether the entry is there at all: any of R W X (with mode-based execute control, XU) in EPT, else P or V."""
+    fields = paging.decode(structure, entry)
+    if structure.startswith("EPT_"):
+        mode_based = processor.has(int(layout.EPT_MODE_BASED_EXECUTE)) and fields["XU"]
+        return bool(fields["R"] or fields["W"] or fields["X"] or mode_based)
+    return bool(fields.get("P", fields.get("V", 1)))
+
+
+def flags_of(row: Row, processor: Processor) -> list[str]:
+    """The flags that are 1, the memory type and the key, as short words."""
+    fields, structure = paging.decode(row.structure, row.reference.entry), row.structure
+    if structure == "SPP_VECTOR":
+        return [f"{sum(row.reference.entry >> 2 * i & 1 for i in range(32))} of 32 sub-pages writable"]
+    if not row.present:
+        return ["not present"] + (["SVE"] if fields.get("SVE") else [])
+    shown: list[str] = []
+    if structure.startswith("EPT_"):
+        rights = "".join(name if fields[name] else "-" for name in ("R", "W", "X"))
+        xu = processor.has(int(layout.EPT_MODE_BASED_EXECUTE)) and fields["XU"]
+        shown.append(rights + ("+XU" if xu else ""))
+    elif "P" in fields:
+        shown.append("P")
+    shown += [name for name, value in fields.items() if value and name not in QUIET]
+    if "TYPE" in fields:
+        shown.append(paging.memory_type(fields["TYPE"]))
+    elif "PAT" in fields:
+        shown.append(pat_type(fields, processor))
+    else:
+        shown += [name for name in ("PWT", "PCD") if fields.get(name)]
+    if "KEY" in fields and (processor.keyed or fields["KEY"]):
+        shown.append(f"key {fields['KEY']}")
+    width = 52 if processor.mode == LEGACY and row.kind == GUEST else processor.physical_bits
+    wrong = paging.reserved_bits_set(structure, row.reference.entry, width)
+    return shown + [f"reserved {','.join(map(str, wrong))}!"] * bool(wrong)
+
+
+def pat_type(fields: dict[str, int], processor: Processor) -> str:
+    """The memory type that a guest's leaf chooses from IA32_PAT."""
+    index = fields["PAT"] << 2 | fields["PCD"] << 1 | fields["PWT"]
+    return paging.memory_type(processor.pat >> 8 * index & 7)

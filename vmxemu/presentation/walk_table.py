@@ -1,0 +1,121 @@
+"""The numbered table of a walk's references, in groups: who needed them."""
+
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from vmxemu.isa import paging
+from vmxemu.presentation.walk_grid import FAILED, READ_EPT, READ_GUEST, SPARED, Glyphs
+from vmxemu.presentation.walk_reason import Reason
+from vmxemu.presentation.walk_story import FLAG_STORE, Row, Story, target_name
+from vmxemu.translation.account import EPT, FLAGS, GUEST, NESTED_TLB, PAGE, PML, SPP, STLB, TLB, WALK_CACHE
+
+COLUMNS = ("#", "which", "at host-phys.", "entry", "flags", "so far", "cycles")
+RIGHT = ("#", "cycles")
+FLAGS_AT_LEAST = 12
+STYLES = {GUEST: READ_GUEST, EPT: READ_EPT, SPP: "magenta"}
+Cells = tuple[str, ...]
+
+
+def references(story: Story, why: Reason, marks: Glyphs, columns: int) -> list[Text]:
+    """The lines of the table, no wider than `columns` as far as that can be."""
+    if not story.rows:
+        return []
+    table = [_cells(story, row) for row in story.rows]
+    widths = [max(len(name), *(len(cells[index]) for cells in table)) for index, name in enumerate(COLUMNS)]
+    gap = 2 if sum(widths) + 2 * len(widths) + 1 <= columns else 1
+    spare = columns - 1 - sum(widths) - gap * (len(widths) - 1)
+    widths[4] = max(widths[4] + min(spare, 0), FLAGS_AT_LEAST)
+    lines = [_line(COLUMNS, widths, gap, "bold")]
+    group = ""
+    for row, cells in zip(story.rows, table, strict=True):
+        if (heading := _heading(story, row)) and heading != group:
+            group = heading
+            lines.append(Text(f" {marks.bullet} {heading}", style="bold"))
+        lines += _lines(cells, widths, gap, FAILED if row is why.row else _style(row))
+    return lines
+
+
+def _style(row: Row) -> str:
+    return SPARED if row.kind in (TLB, STLB, WALK_CACHE, NESTED_TLB) else STYLES.get(row.kind, "yellow")
+
+
+def _heading(story: Story, row: Row) -> str:
+    """Who needed the reference."""
+    if row.kind == WALK_CACHE:
+        return "spared: the tables above"
+    if row.kind in (TLB, STLB):
+        return "spared: the whole walk"
+    if row.kind == PML:
+        return "page-modification log"
+    if row.kind == SPP:
+        return "sub-page write permissions"
+    if row.kind == FLAGS or row.target == FLAG_STORE:
+        return "accessed and dirty flags"
+    if row.target == PAGE:
+        return f"the page: EPT translates {row.reference.gpa:#x}"
+    if story.of(EPT, row.target):
+        return f"{target_name(row.target)}: EPT translates {row.reference.gpa:#x}"
+    if story.account.processor.ept_levels:
+        return f"{target_name(row.target)}: at guest-physical {row.reference.gpa:#x}"
+    return "guest tables"
+
+
+def _cells(story: Story, row: Row) -> Cells:
+    reference = row.reference
+    number = str(row.number) if row.number else "-"
+    cycles = f"{reference.cycles:,}" if reference.cycles or row.number else ""
+    value = f"{reference.entry:#x}" if row.kind in (GUEST, EPT, SPP, FLAGS) else ""
+    flags = " ".join(row.flags)
+    if row.kind == FLAGS:
+        flags = _stored(story, row)
+    elif row.kind == PML:
+        value = f"{reference.gpa & ~0xFFF:#x}"
+        flags = "page logged"
+    elif row.kind in (TLB, STLB, WALK_CACHE, NESTED_TLB):
+        flags = f"the table of {_whom(row)}" if row.kind == WALK_CACHE else f"the frame of {_whom(row)}"
+    return number, row.title, f"{reference.hpa:#x}", value, flags, row.so_far, cycles
+
+
+def _whom(row: Row) -> str:
+    if row.kind == WALK_CACHE:
+        return target_name(row.reference.level - 1)
+    return target_name(row.target) if row.kind == NESTED_TLB else "the page"
+
+
+def _stored(story: Story, row: Row) -> str:
+    """Which flags an entry gained, and whose entry it is."""
+    for earlier in story.rows:
+        if earlier.kind in (GUEST, EPT) and earlier.reference.hpa == row.reference.hpa:
+            gained = row.reference.entry & ~earlier.reference.entry
+            names = [
+                field.name for field in paging.STRUCTURES[earlier.structure] if field.kind == "flag" and field.mask & gained
+            ]
+            whose = f"{earlier.title} ({earlier.number})" if earlier.number else earlier.title
+            return f"+{' +'.join(names)} in {whose}" if names else f"{whose}"
+    return ""
+
+
+def _lines(cells: Cells, widths: Sequence[int], gap: int, style: str) -> list[Text]:
+    """One row; flags that are too many for their column go on below."""
+    pieces, text = [], cells[4]
+    while len(text) > widths[4]:
+        cut = text.rfind(" ", 0, widths[4] + 1)
+        cut = cut if cut > 0 else widths[4]
+        pieces.append(text[:cut])
+        text = text[cut:].lstrip()
+    pieces.append(text)
+    first = _line((*cells[:4], pieces[0], *cells[5:]), widths, gap, style)
+    blank = ("",) * 4
+    return [first, *(_line((*blank, piece, "", ""), widths, gap, style) for piece in pieces[1:])]
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], gap: int, style: str) -> Text:
+    line = Text(" ")
+    for index, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+        text = f"{cell:>{width}}" if COLUMNS[index] in RIGHT else f"{cell:{width}}"
+        plain = style == "bold" or index in (0, 1) or style in (FAILED, SPARED)
+        line.append(text, style if plain else "")
+        line.append(" " * gap)
+    line.rstrip()
+    return line
