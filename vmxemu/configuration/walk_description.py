@@ -14,7 +14,8 @@ from vmxemu.isa import cpus, paging
 MOST_PAGES, MOST_ENTRIES = 4096, 64
 LARGEST_TABLE_ADDRESS = 1 << 31
 SIZES = {"4K": 1 << 12, "2M": 1 << 21, "4M": 1 << 22, "1G": 1 << 30}
-SIZES_OF_MODE = {"off": (), "32-bit": ("4K", "4M"), "pae": ("4K", "2M"), "4-level": ("4K", "2M", "1G"), "5-level": ("4K", "2M", "1G")}
+LONG_SIZES = ("4K", "2M", "1G")
+SIZES_OF_MODE = {"off": (), "32-bit": ("4K", "4M"), "pae": ("4K", "2M"), "4-level": LONG_SIZES, "5-level": LONG_SIZES}
 GUEST_LEVELS = {"off": 0, "32-bit": 2, "pae": 3, "4-level": 4, "5-level": 5}
 CONTROLS = ("WP", "PSE", "PGE", "SMEP", "SMAP", "PKE", "PKS", "NXE", "AC")
 EPT_CONTROLS = ("AD", "SSS", "MBE", "SPP", "PML", "VE")

@@ -9,7 +9,7 @@ EPT_VIOLATION and SPP_EVENT are exit qualifications; EPTP.
 from dataclasses import dataclass
 from itertools import groupby
 
-from vmxemu.isa import data
+from vmxemu.isa import data, memory_types
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +52,11 @@ FIELDS: tuple[EntryField, ...] = tuple(
 STRUCTURES: dict[str, tuple[EntryField, ...]] = {
     name: tuple(fields) for name, fields in groupby(FIELDS, key=lambda field: field.structure)
 }
-MEMORY_TYPES: dict[int, str] = {0: "UC", 1: "WC", 4: "WT", 5: "WP", 6: "WB", 7: "UC-"}
 
 
 def memory_type(number: int) -> str:
     """The name of a memory type; reserved encodings have none."""
-    return MEMORY_TYPES.get(number, f"reserved type {number}")
+    return memory_types.NAMES.get(number, f"reserved type {number}")
 
 
 def decode(structure: str, value: int) -> dict[str, int]:

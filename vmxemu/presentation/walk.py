@@ -1,11 +1,12 @@
 """One or more translations as `vmxemu walk` shows them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from vmxemu.presentation.walk_grid import Glyphs, grid, outcome_name
+from vmxemu.presentation.walk_grid import Glyphs, glyphs, grid, outcome_name
 from vmxemu.presentation.walk_reason import reason
 from vmxemu.presentation.walk_result import head, result
 from vmxemu.presentation.walk_story import Story
@@ -14,17 +15,26 @@ from vmxemu.presentation.walk_table import references
 WIDEST = 110  # wider lines are hard to read, however wide the terminal is
 
 
-def picture(stories: Sequence[Story], title: str, columns: int, marks: Glyphs) -> RenderableType:
-    """All of it: the first walk in full, later ones with what caches spared them, and a comparison."""
-    columns = min(columns, WIDEST)
-    lines: list[Text] = []
-    for number, story in enumerate(stories):
-        lines += [Text(), *_one(story, stories[0], number, title, columns, marks)]
-    if len(stories) > 1:
-        lines += [Text(), *comparison(stories)]
-    for line in lines:
-        line.no_wrap, line.overflow = True, "ignore"
-    return Group(*lines)
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """All of it: the first walk in full, later ones with what caches spared them, and a comparison. Fits the console on
+    which it is printed.
+    """
+
+    stories: Sequence[Story]
+    title: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in self.lines(min(options.max_width, WIDEST), glyphs(options.encoding)):
+            line.no_wrap, line.overflow = True, "ignore"
+            yield line
+
+    def lines(self, columns: int, marks: Glyphs) -> list[Text]:
+        """The lines, no wider than `columns` as far as addresses allow."""
+        lines: list[Text] = []
+        for number, story in enumerate(self.stories):
+            lines += [Text(), *_one(story, self.stories[0], number, self.title, columns, marks)]
+        return [*lines, Text(), *comparison(self.stories)] if len(self.stories) > 1 else lines
 
 
 def _one(story: Story, first: Story, number: int, title: str, columns: int, marks: Glyphs) -> list[Text]:

@@ -132,15 +132,19 @@ def rights(story: Story) -> str:
 
 
 def memory_type(story: Story) -> str:
-    """Types that the entries read ask for."""
-    guest, ept = story.guest_leaf, story.ept_leaf
+    """The effective type, and the types that the entries read ask for."""
+    guest, ept, effective = story.guest_leaf, story.ept_leaf, story.account.memory_type
     parts = []
     if guest:
-        parts.append(f"guest PAT {pat_type(paging.decode(guest.structure, guest.reference.entry), story.account.processor)}")
+        parts.append(f"guest's PAT {pat_type(paging.decode(guest.structure, guest.reference.entry), story.account.processor)}")
     if ept:
         fields = paging.decode(ept.structure, ept.reference.entry)
         parts.append(f"EPT {paging.memory_type(fields['TYPE'])}{', which ignores the PAT' if fields['IPAT'] else ''}")
-    return ", ".join(parts)
+    elif not story.account.processor.ept_levels:
+        parts.append("MTRRs")
+    if effective is None:
+        return ", ".join(parts)
+    return paging.memory_type(effective) + (f" ({', '.join(parts)})" if story.rows and parts else "")
 
 
 def _event(story: Story) -> list[Text]:

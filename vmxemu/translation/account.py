@@ -11,6 +11,7 @@ from vmxemu.cpu.layout import HF_CPL, HF_CS64
 from vmxemu.isa import bits, paging
 from vmxemu.translation import layout
 from vmxemu.translation.bits import EPT_VPID_CAP
+from vmxemu.translation.memory_type import memory_type
 from vmxemu.translation.translate import translate
 
 GUEST, EPT, SPP, TLB, STLB, WALK_CACHE, NESTED_TLB, FLAGS, PML = (
@@ -126,6 +127,7 @@ class Account:
     cycles: int = 0
     word: int = 0
     convertible: bool = False
+    memory_type: int | None = None
 
     @property
     def kind(self) -> int:
@@ -216,4 +218,5 @@ def account(m: Any, gla: int, access: int) -> Account:
         cycles=int(walk.cycles),
         word=int(walk.word),
         convertible=bool(walk.convertible),
+        memory_type=int(memory_type(m)) if outcome == 0 else None,
     )

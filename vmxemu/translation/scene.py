@@ -1,26 +1,24 @@
 """Tables built from a description (configuration.walk_description), in a Walker that is ready to translate."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from vmxemu.configuration.errors import InputError
 from vmxemu.configuration.walk_description import (
     GUEST_LEVELS,
     SIZES,
-    EntryChange,
     EptDescription,
     EptPage,
     GuestPage,
     WalkDescription,
 )
 from vmxemu.isa import paging
+from vmxemu.isa.memory_types import NUMBERS
 from vmxemu.translation import layout
 from vmxemu.translation.library import Walker
 from vmxemu.translation.setting import Setting, apply, walker_for
+from vmxemu.translation.structures import FRAME_BYTES, LARGE_BIT, Frames, Tree, change_entry
 
-FRAME_BYTES = 4096
-LARGE_BIT = 7
 LEVEL_OF_SIZE = {"4K": 1, "2M": 2, "4M": 2, "1G": 3}
 EXTENSIONS = {
     "MBE": layout.EPT_MODE_BASED_EXECUTE,
@@ -28,79 +26,7 @@ EXTENSIONS = {
     "PML": layout.EPT_PAGE_MODIFICATION_LOG,
     "VE": layout.EPT_CONVERT_TO_VE,
 }
-TYPES = {name: number for number, name in paging.MEMORY_TYPES.items()}
-WRITE_BACK = TYPES["WB"]
-
-
-@dataclass(slots=True)
-class Frames:
-    """Host-physical memory under construction: frames that hold something."""
-
-    content: dict[int, bytearray] = field(default_factory=dict)
-
-    def claim(self, hpa: int, what: str) -> int:
-        """Take an unused frame into use."""
-        if hpa in self.content:
-            raise InputError(what, f"expected room for tables at host-physical {hpa:#x}, where there is one already")
-        self.content[hpa] = bytearray(FRAME_BYTES)
-        return hpa
-
-    def read(self, hpa: int, size: int) -> int:
-        """A little-endian number."""
-        frame, offset = self.content[hpa // FRAME_BYTES * FRAME_BYTES], hpa % FRAME_BYTES
-        return int.from_bytes(frame[offset : offset + size], "little")
-
-    def write(self, hpa: int, size: int, value: int) -> None:
-        """Store a little-endian number."""
-        frame, offset = self.content[hpa // FRAME_BYTES * FRAME_BYTES], hpa % FRAME_BYTES
-        frame[offset : offset + size] = value.to_bytes(size, "little")
-
-
-@dataclass(slots=True)
-class Tree:
-    """Paging structures under construction. `place` gives an address for a new table; `host` is where an address stands
-    in host-physical memory.
-    """
-
-    frames: Frames
-    levels: int
-    index_bits: int
-    entry_bytes: int
-    present: int
-    place: Callable[[], int]
-    host: Callable[[int], int]
-    root: int = 0
-
-    def __post_init__(self) -> None:
-        self.root = self.place()
-
-    def entry(self, address: int, level: int, table_bits: int | None) -> int:
-        """Host-physical address of the entry of `level` for an address; missing tables are made if `table_bits` are given.
-        Raises ValueError where there is no such entry.
-        """
-        table = self.root
-        for above in range(self.levels, level - 1, -1):
-            index = address >> 12 + self.index_bits * (above - 1) & (1 << self.index_bits) - 1
-            at = self.host(table) + index * self.entry_bytes
-            if above == level:
-                return at
-            entry = self.frames.read(at, self.entry_bytes)
-            if entry & self.present == 0:
-                if table_bits is None:
-                    raise ValueError(f"nothing is mapped at {address:#x}, so there is no entry of level {level}")
-                entry = self.place() | table_bits
-                self.frames.write(at, self.entry_bytes, entry)
-            elif above < 4 and entry >> LARGE_BIT & 1:
-                raise ValueError(f"a large page maps {address:#x} already")
-            table = entry & 0x000F_FFFF_FFFF_F000
-        raise ValueError(f"there are only {self.levels} levels, not {level}")
-
-    def map(self, address: int, level: int, entry: int, table_bits: int) -> None:
-        """Store the entry that maps a page."""
-        at = self.entry(address, level, table_bits)
-        if self.frames.read(at, self.entry_bytes):
-            raise ValueError(f"{address:#x} is mapped already")
-        self.frames.write(at, self.entry_bytes, entry)
+WRITE_BACK = NUMBERS["WB"]
 
 
 def build(described: WalkDescription, where: str) -> Walker:
@@ -127,7 +53,7 @@ class _Builder:
             (guest, "guest", self.described.guest.entry),
         ):
             for number, change in enumerate(changes):
-                _change(tree, change, f"{prefix}.entry[{number}]", prefix == "ept")
+                change_entry(tree, change, f"{prefix}.entry[{number}]", prefix == "ept")
         if guest is not None and self.described.processor.mode == "pae":
             self.pdptes = [self.frames.read(guest.host(guest.root) + 8 * index, 8) for index in range(4)]
         return self._load()
@@ -208,6 +134,7 @@ class _Builder:
         """Where a guest's table stands: in a page of the EPT, or in one that is mapped for it."""
         described = self.described.ept
         assert described is not None
+        rights = _bits("EPT_PTE", ("R", "W", "X", "XU") if "MBE" in described.controls else ("R", "W", "X"))
         following = iter(range(described.guest_tables, described.guest_tables + (1 << 30), FRAME_BYTES))
 
         def hold(gpa: int) -> int:
@@ -216,7 +143,7 @@ class _Builder:
                     self.backing[gpa] = page.to + gpa - page.at
                     return self.backing[gpa]
             self.backing[gpa] = next(following)
-            ept.map(gpa, 1, self.backing[gpa] | 7 | WRITE_BACK << 3 | 1 << 10, 7 | 1 << 10)
+            ept.map(gpa, 1, self.backing[gpa] | rights | WRITE_BACK << 3, rights)
             return self.backing[gpa]
 
         return hold
@@ -256,32 +183,4 @@ def _bits(structure: str, names: tuple[str, ...]) -> int:
 
 
 def _ept_bits(page: EptPage) -> int:
-    return _bits("EPT_PTE", page.flags) | TYPES[page.memory_type] << 3
-
-
-def _change(tree: Tree | None, change: EntryChange, where: str, is_ept: bool) -> None:
-    """Apply one change to an entry."""
-    if tree is None:
-        raise InputError(where, "there are no such tables")
-    try:
-        at = tree.entry(change.at, change.level, None)
-    except ValueError as problem:
-        raise InputError(where, str(problem)) from None
-    entry = tree.frames.read(at, tree.entry_bytes) if change.value is None else change.value
-    entry = entry & ~_mask(change.clear, where, is_ept) | _mask(change.set, where, is_ept)
-    if entry >> 8 * tree.entry_bytes:
-        raise InputError(where, f"expected an entry of {8 * tree.entry_bytes} bits, got {entry:#x}")
-    tree.frames.write(at, tree.entry_bytes, entry)
-
-
-def _mask(names: tuple[str | int, ...], where: str, is_ept: bool) -> int:
-    """Bits by name or number."""
-    rows = {row.name: row.mask for row in paging.STRUCTURES["EPT_PTE" if is_ept else "PTE"] if row.kind == "flag"}
-    rows["PS"] = 1 << LARGE_BIT
-    mask = 0
-    for name in names:
-        known = 0 <= name < 64 if isinstance(name, int) else name in rows
-        if not known:
-            raise InputError(where, f"expected bits by name ({' '.join(rows)}) or number (0 to 63), got {name!r}")
-        mask |= 1 << name if isinstance(name, int) else rows[name]
-    return mask
+    return _bits("EPT_PTE", page.flags) | NUMBERS[page.memory_type] << 3

@@ -25,7 +25,8 @@ def ept_walk(target, gpa, frame, levels, leaf=1, cycles=4):
     rows = []
     for level in range(levels, leaf - 1, -1):
         hpa = 0x200_0000 + (levels - level << 12 | gpa >> 9 * level & 0xFF8)
-        entry = frame >> 9 * leaf + 3 << 9 * leaf + 3 | EPT_PAGE if level == leaf else 0x200_1000 + (levels - level << 12) | EPT_TABLE
+        page, table = frame >> 9 * leaf + 3 << 9 * leaf + 3 | EPT_PAGE, 0x200_1000 + (levels - level << 12) | EPT_TABLE
+        entry = page if level == leaf else table
         large = 0x80 if level == leaf and leaf > 1 else 0
         rows.append(Reference(EPT, level, target, GLA, gpa, hpa, entry | large, cycles))
     return rows
