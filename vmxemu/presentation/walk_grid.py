@@ -59,7 +59,7 @@ def grid(story: Story, why: Reason, marks: Glyphs, columns: int, like: Story | N
     levels = range(story.account.processor.ept_levels, 0, -1)
     targets = _targets(story, like)
     places = {target: _place(story, like, target) for target in targets}
-    if not targets:
+    if not targets or not story.rows:
         return []
     label = max(len(_label(target)) for target in targets)
     width = max(NARROWEST, *map(len, places.values()))
@@ -107,7 +107,7 @@ def _targets(story: Story, like: Story | None) -> list[int]:
 
 def _place(story: Story, like: Story | None, target: int) -> str:
     """The guest-physical address that is looked for, as far as it is known."""
-    for row in story.rows:
+    for row in story.final:
         if row.target == target and row.kind in (GUEST, EPT):
             return f"{row.reference.gpa:#x}"
     if target == PAGE and story.account.kind == 0:

@@ -44,6 +44,9 @@ def _success(story: Story) -> Reason:
         return Reason("The TLB holds this translation with the right that the access needs: no table was read.")
     if account.count == 0:
         return Reason("Paging and EPT are off: the address is physical.")
+    if vector := story.of(SPP):
+        part = account.gpa >> 7 & 31
+        return Reason(f"EPT forbids writes to the page, but {entry_name(vector[-1])} permits them to sub-page {part}.")
     return Reason(f"Every entry on the way permits this {access_name(account)}.")
 
 
@@ -90,7 +93,7 @@ def _key(story: Story) -> Reason:
     user_page = all(_fields(one)["US"] for one in story.of(GUEST))
     name, value = ("PKRU", account.processor.pkru) if user_page else ("IA32_PKRS", account.processor.pkrs)
     what = "AD" if value >> 2 * key & 1 else "WD"
-    means = "no data access at all" if what == "AD" else "no write"
+    means = f"no {'data access' if what == 'AD' else 'write'} is allowed"
     return Reason(f"{_start(entry_name(row))} has protection key {key}, and {name}.{what}{key} = 1: {means}.", row)
 
 
@@ -139,8 +142,7 @@ def _lacking(rows: list[Row], name: str, bad: int, text: str) -> Reason | None:
     wrong = [row for row in rows if _fields(row).get(name) == bad]
     if not wrong:
         return None
-    more = f" (so {'has' if len(wrong) == 2 else 'have'} {len(wrong) - 1} below it)" if len(wrong) > 1 else ""
-    return Reason(f"{_start(entry_name(wrong[0]))}{more} has {text}.", wrong[0])
+    return Reason(f"{_start(entry_name(wrong[0]))} has {text}.", wrong[0])
 
 
 def _ept_rows(story: Story) -> list[Row]:

@@ -10,7 +10,7 @@ from vmxemu.presentation.walk_grid import PAGE_NAMES, outcome_name
 from vmxemu.presentation.walk_reason import Reason, access_name
 from vmxemu.presentation.walk_story import LEVEL_NAMES, Row, Story, pat_type
 from vmxemu.translation import layout
-from vmxemu.translation.account import EPT, GUEST, OFF, PAE, PAGE, Processor
+from vmxemu.translation.account import EPT, GUEST, OFF, PAE, PAGE, STLB, TLB, Processor
 
 CONTROLS = (
     ("cr0", "CR0_WP"), ("cr4", "CR4_PSE"), ("cr4", "CR4_PGE"), ("efer", "EFER_NXE"), ("cr4", "CR4_SMEP"),
@@ -91,7 +91,7 @@ def result(story: Story, why: Reason, columns: int) -> list[Text]:
         lines = _titled(f"Page fault (#PF): error code {account.error_code:#x}", BAD)
         lines += _decoded("PAGE_FAULT", account.error_code, 6)
     elif account.kind == int(outcomes.FAULT):
-        lines = _titled("General protection (#GP), error code 0; #SS(0) for an access through the stack segment", BAD)
+        lines = _titled("General-protection fault (#GP), error code 0x0", BAD)
     else:
         lines = _event(story)
     cost = f"{account.count} reference{'s' * (account.count != 1)}, {account.cycles:,} cycles"
@@ -116,7 +116,9 @@ def _translated(story: Story) -> list[Text]:
 
 
 def rights(story: Story) -> str:
-    """What the entries read permit: the guest's, EPT's, and both together."""
+    """What the entries read permit: the guest's, EPT's, and both together; or what the TLB says."""
+    for row in (*story.of(TLB), *story.of(STLB)):
+        return f"{row.so_far[:3]}, {'user' if row.so_far[-1] == 'U' else 'supervisor'} page, says the {row.title}"
     guest = next((row.so_far for row in reversed(story.of(GUEST))), "")
     ept = next((row.so_far for row in reversed(story.of(EPT, PAGE))), "")
     if not guest and not ept:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from vmxemu.isa import bits, paging
-from vmxemu.translation import layout
+from vmxemu.translation import layout, rights
 from vmxemu.translation.account import (
     EPT,
     FLAGS,
@@ -28,13 +28,16 @@ LARGE = {3: "PDPTE_1G", 2: "PDE_2M"}
 LEAVES = {"PTE", "PAE_PTE", "PTE_32", "PDE_4M", "PAE_PDE_2M", "PDE_2M", "PDPTE_1G", "EPT_PTE", "EPT_PDE_2M", "EPT_PDPTE_1G"}
 PAGE_BYTES = {1: 1 << 12, 2: 1 << 21, 3: 1 << 30}
 QUIET = {"P", "R", "W", "X", "XU", "PWT", "PCD", "PAT", "TYPE", "KEY", "ADDRESS", "ADDRESS_HIGH"}
+TOP = 6  # above every guest level
+KEPT = (rights.MAY_READ, rights.MAY_WRITE, rights.MAY_FETCH)
 CACHES = {TLB: "L1 TLB", STLB: "STLB", WALK_CACHE: "walk cache", NESTED_TLB: "nested TLB"}
 
 
 @dataclass(slots=True)
 class Row:
     """One line of the story. `number` is that of the reference, None where nothing was read for the walk; `target` is
-    the guest's level for which it was needed, PAGE for the page itself, FLAG_STORE for a store of flags.
+    the guest's level for which it was needed, PAGE for the page itself, FLAG_STORE for a store of flags. A walk that a
+    paging-structure cache has led to a fault is done again without: `attempt` counts.
     """
 
     reference: Reference
@@ -45,6 +48,7 @@ class Row:
     flags: list[str] = field(default_factory=list)
     so_far: str = ""
     present: bool = True
+    attempt: int = 0
 
     @property
     def kind(self) -> int:
@@ -63,13 +67,18 @@ class Story:
     account: Account
     rows: list[Row]
 
+    @property
+    def final(self) -> list[Row]:
+        """The rows of the last attempt, which decides."""
+        return [row for row in self.rows if row.attempt == self.rows[-1].attempt]
+
     def of(self, kind: int, target: int | None = None) -> list[Row]:
-        """The rows of a kind, in order; those for one target if it is given."""
-        return [row for row in self.rows if row.kind == kind and (target is None or row.target == target)]
+        """The rows of a kind in the last attempt, in order; those for one target if it is given."""
+        return [row for row in self.final if row.kind == kind and (target is None or row.target == target)]
 
     def spared_by(self, target: int) -> str:
         """The cache that spared the EPT walk for `target`, or all that leads there; empty if none did."""
-        for row in self.rows:
+        for row in self.final:
             if row.kind in (TLB, STLB):
                 return CACHES[row.kind]
             if row.kind == NESTED_TLB and row.target == target:
@@ -91,29 +100,58 @@ class Story:
 
 def tell(account: Account) -> Story:
     """The story of an account."""
-    rows: list[Row] = []
-    number = 0
-    guest_rights, ept_rights, ept_target = GuestRights(), EptRights(), None
-    for reference in account.references:
+    teller = _Teller(account.processor)
+    return Story(account, [teller.row(reference) for reference in account.references])
+
+
+class _Teller:
+    """Makes the rows one after the other: counts references and attempts, and-s rights."""
+
+    def __init__(self, processor: Processor) -> None:
+        self.processor = processor
+        self.number = self.attempt = 0
+        self.guest, self.ept = GuestRights(), EptRights()
+        self.ept_target: int | None = None
+        self.position = TOP
+
+    def row(self, reference: Reference) -> Row:
+        """The next row."""
         target = reference.level if reference.kind in (GUEST, WALK_CACHE) else reference.guest_level
+        self._notice_restart(reference, target)
         counts = reference.kind in (GUEST, EPT) and target != FLAG_STORE
-        number += counts
-        row = Row(reference, number if counts else None, target)
-        row.title = _title(reference)
+        self.number += counts
+        row = Row(reference, self.number if counts else None, target, title=_title(reference), attempt=self.attempt)
         if reference.kind in (GUEST, EPT, SPP):
-            row.structure = structure_of(reference, account.processor)
-            row.present = is_present(row.structure, reference.entry, account.processor)
-            row.flags = flags_of(row, account.processor)
-        if reference.kind == GUEST:
-            row.so_far = guest_rights.add(row) if row.present else ""
-        elif reference.kind == EPT:
-            if ept_target != target:
-                ept_rights, ept_target = EptRights(account.processor.has(int(layout.EPT_MODE_BASED_EXECUTE))), target
-            row.so_far = ept_rights.add(row) if row.present else ""
-        if reference.kind != EPT:
-            ept_target = None
-        rows.append(row)
-    return Story(account, rows)
+            row.structure = structure_of(reference, self.processor)
+            row.present = is_present(row.structure, reference.entry, self.processor)
+            row.flags = flags_of(row, self.processor)
+        self._add_rights(row)
+        return row
+
+    def _notice_restart(self, reference: Reference, target: int) -> None:
+        """A walk goes from the top of the guest's tables down to the page; one that begins again has a reason."""
+        if reference.kind not in (GUEST, EPT, NESTED_TLB, WALK_CACHE) or target == FLAG_STORE:
+            return
+        if target > self.position:
+            self.attempt += 1
+            self.guest, self.ept_target = GuestRights(), None
+        self.position = target
+
+    def _add_rights(self, row: Row) -> None:
+        reference = row.reference
+        if reference.kind == EPT:
+            if self.ept_target != row.target:
+                self.ept = EptRights(self.processor.has(int(layout.EPT_MODE_BASED_EXECUTE)))
+            self.ept_target = row.target
+            row.so_far = self.ept.add(row) if row.present else ""
+            return
+        self.ept_target = None
+        if reference.kind == GUEST and row.present:
+            row.so_far = self.guest.add(paging.decode(row.structure, reference.entry))
+        elif reference.kind == WALK_CACHE:
+            row.so_far = self.guest.add(paging.decode("PDE", reference.entry))
+        elif reference.kind in (TLB, STLB):
+            row.so_far = rights_kept(reference.entry)
 
 
 @dataclass(slots=True)
@@ -124,9 +162,8 @@ class GuestRights:
     user: bool = True
     executable: bool = True
 
-    def add(self, row: Row) -> str:
-        """Take one more entry into account."""
-        entry = paging.decode(row.structure, row.reference.entry)
+    def add(self, entry: dict[str, int]) -> str:
+        """Take one more decoded entry into account."""
         self.writable &= bool(entry["RW"])
         self.user &= bool(entry["US"])
         self.executable &= not entry.get("XD", 0)
@@ -146,6 +183,12 @@ class EptRights:
         entry = paging.decode(row.structure, self.both)
         letters = "".join(name if entry[name] else "-" for name in ("R", "W", "X"))
         return letters + (("+XU" if entry["XU"] else "   ") if self.mode_based else "")
+
+
+def rights_kept(word: int) -> str:
+    """The rights in the word of a TLB's entry; writable only if the dirty flags are set already."""
+    letters = "".join(letter if word & int(right) else "-" for letter, right in zip("RWX", KEPT, strict=True))
+    return f"{letters} {'U' if word & int(rights.USER) else 'S'}"
 
 
 def level_name(level: int) -> str:
@@ -197,7 +240,7 @@ def flags_of(row: Row, processor: Processor) -> list[str]:
     """The flags that are 1, the memory type and the key, as short words."""
     fields, structure = paging.decode(row.structure, row.reference.entry), row.structure
     if structure == "SPP_VECTOR":
-        return [f"{sum(row.reference.entry >> 2 * i & 1 for i in range(32))} of 32 sub-pages writable"]
+        return [f"{sum(row.reference.entry >> 2 * i & 1 for i in range(32))} of 32 writable"]
     if not row.present:
         return ["not present"] + (["SVE"] if fields.get("SVE") else [])
     shown: list[str] = []

@@ -8,30 +8,41 @@ from vmxemu.isa import paging
 from vmxemu.presentation.walk_grid import FAILED, READ_EPT, READ_GUEST, SPARED, Glyphs
 from vmxemu.presentation.walk_reason import Reason
 from vmxemu.presentation.walk_story import FLAG_STORE, Row, Story, target_name
-from vmxemu.translation.account import EPT, FLAGS, GUEST, NESTED_TLB, PAGE, PML, SPP, STLB, TLB, WALK_CACHE
+from vmxemu.translation.account import EPT, FLAGS, GUEST, NESTED_TLB, PML, SPP, STLB, TLB, WALK_CACHE
 
 COLUMNS = ("#", "which", "at host-phys.", "entry", "flags", "so far", "cycles")
 RIGHT = ("#", "cycles")
 FLAGS_AT_LEAST = 12
 STYLES = {GUEST: READ_GUEST, EPT: READ_EPT, SPP: "magenta"}
+FIXED_HEADINGS = {
+    WALK_CACHE: "spared: the tables above",
+    TLB: "spared: the whole walk",
+    STLB: "spared: the whole walk",
+    SPP: "sub-page write permissions",
+}
+AGAIN = "again without the walk caches: they must not decide a fault"
 Cells = tuple[str, ...]
+Group = tuple[int, str, int]
 
 
 def references(story: Story, why: Reason, marks: Glyphs, columns: int) -> list[Text]:
     """The lines of the table, no wider than `columns` as far as that can be."""
     if not story.rows:
         return []
-    table = [_cells(story, row) for row in story.rows]
+    shown = [row for row in story.rows if row.target != FLAG_STORE or row.kind not in (EPT, NESTED_TLB) or row is why.row]
+    table = [_cells(story, row) for row in shown]
     widths = [max(len(name), *(len(cells[index]) for cells in table)) for index, name in enumerate(COLUMNS)]
     gap = 2 if sum(widths) + 2 * len(widths) + 1 <= columns else 1
     spare = columns - 1 - sum(widths) - gap * (len(widths) - 1)
     widths[4] = max(widths[4] + min(spare, 0), FLAGS_AT_LEAST)
     lines = [_line(COLUMNS, widths, gap, "bold")]
-    group = ""
-    for row, cells in zip(story.rows, table, strict=True):
-        if (heading := _heading(story, row)) and heading != group:
-            group = heading
-            lines.append(Text(f" {marks.bullet} {heading}", style="bold"))
+    group: Group = (0, "", 0)
+    for row, cells in zip(shown, table, strict=True):
+        if (found := _group(story, row)) != group:
+            if found[0] != group[0]:
+                lines.append(Text(f" {marks.bullet} {AGAIN}", style="bold yellow"))
+            group = found
+            lines.append(Text(f" {marks.bullet} {_heading(story, row, group[1])}", style="bold"))
         lines += _lines(cells, widths, gap, FAILED if row is why.row else _style(row))
     return lines
 
@@ -40,25 +51,24 @@ def _style(row: Row) -> str:
     return SPARED if row.kind in (TLB, STLB, WALK_CACHE, NESTED_TLB) else STYLES.get(row.kind, "yellow")
 
 
-def _heading(story: Story, row: Row) -> str:
-    """Who needed the reference."""
-    if row.kind == WALK_CACHE:
-        return "spared: the tables above"
-    if row.kind in (TLB, STLB):
-        return "spared: the whole walk"
-    if row.kind == PML:
-        return "page-modification log"
-    if row.kind == SPP:
-        return "sub-page write permissions"
-    if row.kind == FLAGS or row.target == FLAG_STORE:
-        return "accessed and dirty flags"
-    if row.target == PAGE:
-        return f"the page: EPT translates {row.reference.gpa:#x}"
-    if story.of(EPT, row.target):
-        return f"{target_name(row.target)}: EPT translates {row.reference.gpa:#x}"
-    if story.account.processor.ept_levels:
-        return f"{target_name(row.target)}: at guest-physical {row.reference.gpa:#x}"
-    return "guest tables"
+def _group(story: Story, row: Row) -> Group:
+    """Rows of one group stand under one heading: the attempt, what kind of group, for whom."""
+    if row.kind in FIXED_HEADINGS:
+        return row.attempt, FIXED_HEADINGS[row.kind], 0
+    of_guest = row.kind == FLAGS and any(one.reference.hpa == row.reference.hpa for one in story.of(GUEST))
+    if row.target == FLAG_STORE or of_guest:
+        return row.attempt, "accessed and dirty flags", 0
+    if not story.account.processor.ept_levels:
+        return row.attempt, "guest tables", 0
+    return row.attempt, "", row.target
+
+
+def _heading(story: Story, row: Row, fixed: str) -> str:
+    """Who needed the references of a group."""
+    if fixed:
+        return fixed
+    how = "EPT translates" if story.of(EPT, row.target) or row.attempt < story.rows[-1].attempt else "at guest-physical"
+    return f"{target_name(row.target)}: {how} {row.reference.gpa:#x}"
 
 
 def _cells(story: Story, row: Row) -> Cells:
