@@ -151,7 +151,7 @@ def _read(row: Row, why: Reason, marks: Glyphs, width: int, goes_on: bool) -> Te
     """A cell with a reference's number."""
     decided = row is why.row
     number = f"{marks.failed if decided else marks.ept}{row.number}"
-    cell = Text(marks.line * _lead(width), LINE).append(number, FAILED if decided else READ_EPT)
+    cell = Text().append(marks.line * _lead(width), LINE).append(number, FAILED if decided else READ_EPT)
     return cell.append((marks.line if goes_on else " ") * (width - _lead(width) - len(number)), LINE)
 
 
