@@ -46,7 +46,8 @@ def source_of(address: int | str | None, options: dict[str, Any]) -> Source:
         names = ", ".join(f"--{name.removesuffix('_what')}" for name in SOURCES)
         raise click.UsageError(f"expected one of {names}, got {len(given)} of them; try: vmxemu walk --example 4x4")
     for name, needed in ONLY_WITH.items():
-        if options[name] not in (None, False) and given[0] not in needed:
+        is_given = options[name] is not None and options[name] is not False
+        if is_given and given[0] not in needed:
             wants = " or ".join(f"--{one.removesuffix('_what')}" for one in needed)
             raise click.UsageError(f"--{name} goes with {wants} only")
     _check(options)
@@ -121,7 +122,7 @@ def _image(address: int | str | None, options: dict[str, Any]) -> Source:
     if not 0 < size <= LARGEST_IMAGE_BYTES:
         raise InputError(str(path), f"expected a memory image of 1 byte to {LARGEST_IMAGE_BYTES >> 30} GiB, got {size} bytes")
     if base >= HIGHEST_BASE:
-        raise click.BadParameter(f"expected at most {HIGHEST_BASE:#x}, got {base:#x}", param_hint="--base")
+        raise click.BadParameter(f"expected less than {HIGHEST_BASE:#x}, got {base:#x}", param_hint="--base")
     compile_notice()
     from vmxemu.translation.setting import Setting, apply, walker_for
 

@@ -78,7 +78,7 @@ class ProcessorDescription(_Table):
 class _Page(_Table):
     at: Address
     to: Address
-    size: Literal["4K", "2M", "4M", "1G"] = "4K"
+    size: str
     count: Count = 1
 
     @model_validator(mode="after")
@@ -94,6 +94,7 @@ class _Page(_Table):
 class GuestPage(_Page):
     """`count` pages from linear address `at` on, at guest-physical address `to`. `tables`: flags of the entries above."""
 
+    size: Literal["4K", "2M", "4M", "1G"] = "4K"
     flags: GuestFlags = ("P", "RW", "US", "A", "D")
     tables: GuestFlags = ("P", "RW", "US", "A")
     key: Annotated[int, Field(ge=0, le=15)] = 0
@@ -104,6 +105,7 @@ class EptPage(_Page):
     that may be written (SPP).
     """
 
+    size: Literal["4K", "2M", "1G"] = "4K"
     flags: EptFlags = ("R", "W", "X")
     tables: EptFlags = ("R", "W", "X")
     memory_type: Literal["UC", "WC", "WT", "WP", "WB"] = "WB"
@@ -165,8 +167,10 @@ class WalkDescription(_Table):
                 raise ValueError(f"guest.page[{number}].size: expected {sizes} in mode {mode}, got {page.size!r}")
             _check_width(mode, page, f"guest.page[{number}]")
         for number, mapping in enumerate(self.ept.page if self.ept else ()):
-            if mapping.size == "4M":
-                raise ValueError(f"ept.page[{number}].size: expected 4K, 2M or 1G, got '4M'")
+            width = 12 + 9 * (self.ept.levels if self.ept else 0)
+            if mapping.at + SIZES[mapping.size] * mapping.count > 1 << width:
+                expected = f"expected a guest-physical address of {width} bits"
+                raise ValueError(f"ept.page[{number}].at: {expected}, got {mapping.at:#x}")
         if self.shadow_stack and self.access == "fetch":
             raise ValueError("shadow_stack: expected false for a fetch, got true")
         return self

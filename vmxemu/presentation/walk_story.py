@@ -1,5 +1,6 @@
 """A translation's account as rows for the picture and the tables: numbers, names, decoded entries, rights so far."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vmxemu.isa import bits, paging
@@ -101,7 +102,9 @@ class Story:
 def tell(account: Account) -> Story:
     """The story of an account."""
     teller = _Teller(account.processor)
-    return Story(account, [teller.row(reference) for reference in account.references])
+    for reference in account.references:
+        teller.add(reference)
+    return Story(account, teller.rows)
 
 
 class _Teller:
@@ -113,20 +116,23 @@ class _Teller:
         self.guest, self.ept = GuestRights(), EptRights()
         self.ept_target: int | None = None
         self.position = TOP
+        self.rows: list[Row] = []
 
-    def row(self, reference: Reference) -> Row:
-        """The next row."""
+    def add(self, reference: Reference) -> None:
+        """Tell one more line of the journal."""
         target = reference.level if reference.kind in (GUEST, WALK_CACHE) else reference.guest_level
         self._notice_restart(reference, target)
         counts = reference.kind in (GUEST, EPT) and target != FLAG_STORE
         self.number += counts
         row = Row(reference, self.number if counts else None, target, title=_title(reference), attempt=self.attempt)
+        if reference.kind == FLAGS:
+            row.flags = flags_stored(reference, self.rows)
         if reference.kind in (GUEST, EPT, SPP):
             row.structure = structure_of(reference, self.processor)
             row.present = is_present(row.structure, reference.entry, self.processor)
             row.flags = flags_of(row, self.processor)
         self._add_rights(row)
-        return row
+        self.rows.append(row)
 
     def _notice_restart(self, reference: Reference, target: int) -> None:
         """A walk goes from the top of the guest's tables down to the page; one that begins again has a reason."""
@@ -262,6 +268,17 @@ def flags_of(row: Row, processor: Processor) -> list[str]:
     width = 52 if processor.mode == LEGACY and row.kind == GUEST else processor.physical_bits
     wrong = paging.reserved_bits_set(structure, row.reference.entry, width)
     return shown + [f"reserved {','.join(map(str, wrong))}!"] * bool(wrong)
+
+
+def flags_stored(reference: Reference, rows: Sequence[Row]) -> list[str]:
+    """Which flags an entry gained, and whose entry it is: the latest that was read there."""
+    for row in reversed(rows):
+        if row.kind in (GUEST, EPT) and row.reference.hpa == reference.hpa:
+            gained = reference.entry & ~row.reference.entry
+            names = [one.name for one in paging.STRUCTURES[row.structure] if one.kind == "flag" and one.mask & gained]
+            whose = f"in {row.title}" + (f" ({row.number})" if row.number else "")
+            return [*(f"+{name}" for name in names), whose]
+    return []
 
 
 def pat_type(fields: dict[str, int], processor: Processor) -> str:

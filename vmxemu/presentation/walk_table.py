@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from vmxemu.isa import paging
 from vmxemu.presentation.walk_grid import FAILED, READ_EPT, READ_GUEST, SPARED, Glyphs
 from vmxemu.presentation.walk_reason import Reason
 from vmxemu.presentation.walk_story import FLAG_STORE, Row, Story, target_name
@@ -30,7 +29,7 @@ def references(story: Story, why: Reason, marks: Glyphs, columns: int) -> list[T
     if not story.rows:
         return []
     shown = [row for row in story.rows if row.target != FLAG_STORE or row.kind not in (EPT, NESTED_TLB) or row is why.row]
-    table = [_cells(story, row) for row in shown]
+    table = [_cells(row) for row in shown]
     widths = [max(len(name), *(len(cells[index]) for cells in table)) for index, name in enumerate(COLUMNS)]
     gap = 2 if sum(widths) + 2 * len(widths) + 1 <= columns else 1
     spare = columns - 1 - sum(widths) - gap * (len(widths) - 1)
@@ -71,15 +70,13 @@ def _heading(story: Story, row: Row, fixed: str) -> str:
     return f"{target_name(row.target)}: {how} {row.reference.gpa:#x}"
 
 
-def _cells(story: Story, row: Row) -> Cells:
+def _cells(row: Row) -> Cells:
     reference = row.reference
     number = str(row.number) if row.number else "-"
     cycles = f"{reference.cycles:,}" if reference.cycles or row.number else ""
     value = f"{reference.entry:#x}" if row.kind in (GUEST, EPT, SPP, FLAGS) else ""
     flags = " ".join(row.flags)
-    if row.kind == FLAGS:
-        flags = _stored(story, row)
-    elif row.kind == PML:
+    if row.kind == PML:
         value = f"{reference.gpa & ~0xFFF:#x}"
         flags = "page logged"
     elif row.kind in (TLB, STLB, WALK_CACHE, NESTED_TLB):
@@ -91,19 +88,6 @@ def _whom(row: Row) -> str:
     if row.kind == WALK_CACHE:
         return target_name(row.reference.level - 1)
     return target_name(row.target) if row.kind == NESTED_TLB else "the page"
-
-
-def _stored(story: Story, row: Row) -> str:
-    """Which flags an entry gained, and whose entry it is."""
-    for earlier in story.rows:
-        if earlier.kind in (GUEST, EPT) and earlier.reference.hpa == row.reference.hpa:
-            gained = row.reference.entry & ~earlier.reference.entry
-            names = [
-                field.name for field in paging.STRUCTURES[earlier.structure] if field.kind == "flag" and field.mask & gained
-            ]
-            whose = f"{earlier.title} ({earlier.number})" if earlier.number else earlier.title
-            return f"+{' +'.join(names)} in {whose}" if names else f"{whose}"
-    return ""
 
 
 def _lines(cells: Cells, widths: Sequence[int], gap: int, style: str) -> list[Text]:
