@@ -95,8 +95,7 @@ def result(story: Story, why: Reason, columns: int) -> list[Text]:
     else:
         lines = _event(story)
     cost = f"{account.count} reference{'s' * (account.count != 1)}, {account.cycles:,} cycles"
-    lines.append(_item("cost", cost))
-    return [*lines, *_wrapped(why.sentence, columns, "why")]
+    return [lines[0], *_wrapped(why.sentence, columns, "why"), *lines[1:], _item("cost", cost)]
 
 
 def _translated(story: Story) -> list[Text]:

@@ -264,7 +264,7 @@ def flags_of(row: Row, processor: Processor) -> list[str]:
     else:
         shown += [name for name in ("PWT", "PCD") if fields.get(name)]
     if "KEY" in fields and (processor.keyed or fields["KEY"]):
-        shown.append(f"key {fields['KEY']}")
+        shown.append(f"key={fields['KEY']}")
     width = 52 if processor.mode == LEGACY and row.kind == GUEST else processor.physical_bits
     wrong = paging.reserved_bits_set(structure, row.reference.entry, width)
     return shown + [f"reserved {','.join(map(str, wrong))}!"] * bool(wrong)

@@ -20,6 +20,7 @@ FIXED_HEADINGS = {
     SPP: "sub-page write permissions",
 }
 AGAIN = "again without the walk caches: they must not decide a fault"
+FULL = "... and more: the journal is full"
 Cells = tuple[str, ...]
 Group = tuple[int, str, int]
 
@@ -43,7 +44,7 @@ def references(story: Story, why: Reason, marks: Glyphs, columns: int) -> list[T
             group = found
             lines.append(Text(f" {marks.bullet} {_heading(story, row, group[1])}", style="bold"))
         lines += _lines(cells, widths, gap, FAILED if row is why.row else _style(row))
-    return lines
+    return [*lines, Text(f" {FULL}", style="bold yellow")] if story.account.is_cut else lines
 
 
 def _style(row: Row) -> str:

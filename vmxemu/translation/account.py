@@ -149,6 +149,11 @@ class Account:
         return self.kind == int(outcomes.FAULT) and self.vector == 14
 
     @property
+    def is_cut(self) -> bool:
+        """Whether the journal may have had no room for all of it."""
+        return len(self.references) >= int(layout.STEPS)
+
+    @property
     def operation(self) -> int:
         """READ, WRITE or FETCH."""
         return self.access & 3

@@ -50,7 +50,7 @@ def test_who_needed_a_reference() -> None:
         (0x27 | 1 << 3, 3, "P RW US A PWT"),
         (0x26, 3, "not present"),
         (0x27 | 1 << 50, 4, "P RW US A reserved 50!"),
-        (0x67 | 3 << 59, 1, "P RW US A D WB key 3"),
+        (0x67 | 3 << 59, 1, "P RW US A D WB key=3"),
     ],
 )
 def test_flags_of_guest_entries(entry: int, level: int, flags: str) -> None:

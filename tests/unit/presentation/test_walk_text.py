@@ -58,13 +58,13 @@ TABLE = """\
 """
 RESULT = """\
  Translated
+   why             Every entry on the way permits this user read.
    guest-physical  0x400abc
    host-physical   0x900abc
    page            guest page 4K, EPT page 4K, cached as 4K
    rights          RWX, user page (guest RWX U, EPT RWX)
    memory type     WB (guest's PAT WB, EPT WB)
    cost            24 references, 128 cycles
-   why             Every entry on the way permits this user read.
 """
 HEAD = """\
  User read of linear address 0x7f1234567abc
@@ -161,6 +161,12 @@ def test_flags_that_do_not_fit_go_on_below() -> None:
     text = text_of(replace(made, references=(*made.references[:-1], last)))
     assert max(len(line) for line in text.splitlines()) <= 80
     assert "RWX A D SSS" in text and "reserved 50!" in text.replace("\n" + " " * 49, " ")
+
+
+def test_a_full_journal_is_told() -> None:
+    made = handmade.walk()
+    assert "the journal is full" in text_of(replace(made, references=made.references * 4))
+    assert "the journal is full" not in text_of(made)
 
 
 def test_wide_terminals_get_no_endless_lines() -> None:
