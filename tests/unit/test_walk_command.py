@@ -56,10 +56,14 @@ def test_the_list_of_examples(capsys: Capture) -> None:
 
 
 def test_repeats_show_what_caches_spare(capsys: Capture) -> None:
-    first, second, third = walks(capsys, "--example", "4x4", "--repeat", "3")
+    first, second, third = walks(capsys, "--example", "4x4", "--repeat", "3", "--no-walk-caches")
     assert (first["references"], second["references"], third["references"]) == (24, 0, 0)
     assert second["steps"][0]["kind"] == "tlb" and second["hpa"] == first["hpa"]
-    assert [one["references"] for one in walks(capsys, "--example", "walk-caches")] == [24, 5, 5, 5]
+    cached = walks(capsys, "--example", "walk-caches")
+    assert [one["references"] for one in cached] == [13, 2, 2, 2]
+    assert [step["kind"] for step in cached[1]["steps"]] == ["walk-cache", "guest", "ept-walk-cache", "ept"]
+    whole = walks(capsys, "--example", "walk-caches", "--no-walk-caches")
+    assert [one["references"] for one in whole] == [24] * 4
 
 
 def test_options_change_the_access_and_the_registers(capsys: Capture) -> None:

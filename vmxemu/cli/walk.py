@@ -44,6 +44,7 @@ class LinearAddress(Quantity):
 @click.option("--shadow-stack", is_flag=True, help="An access to a shadow stack.")
 @click.option("--repeat", type=click.IntRange(1, 16), metavar="N", help="Walk N times: what do warm caches spare?")
 @click.option("--stride", type=Quantity("size"), metavar="SIZE", help="Between repeated walks, e.g. 4K; default 0.")
+@click.option("--walk-caches/--no-walk-caches", default=None, help="Default: only with --repeat or --warm.")
 @click.option("--cpu", metavar="PROFILE", help="CPU profile; see: vmxemu isa cpus.")
 @click.option("--mode", type=click.Choice(("off", "32-bit", "pae", "4-level", "5-level")), help="With --image.")
 @click.option("--cr3", type=ADDRESS, metavar="N", help="Registers; others than CR3 and EPTP follow from the mode.")
@@ -91,10 +92,9 @@ def _walk(source: "Source", options: dict[str, Any]) -> "list[Story]":
     from vmxemu.translation.account import account
 
     word = ACCESSES[source.access] | 4 * source.implicit | 8 * source.shadow_stack
-    repeat = options["repeat"] or source.repeat
     stride = source.stride if options["stride"] is None else options["stride"]
     mask = (1 << 64) - 1
-    return [tell(account(source.m, source.address + number * stride & mask, word)) for number in range(repeat)]
+    return [tell(account(source.m, source.address + number * stride & mask, word)) for number in range(source.repeat)]
 
 
 def _list(as_json: bool, no_color: bool) -> int:

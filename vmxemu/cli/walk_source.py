@@ -89,7 +89,7 @@ def _described(address: int | str | None, options: dict[str, Any]) -> Source:
     compile_notice()
     from vmxemu.translation.scene import build
 
-    walker = build(_with_cpu(described, options["cpu"]), str(path))
+    walker = build(_changed(described, options), str(path))
     override(walker.m, options)
     return Source(
         walker.m,
@@ -99,15 +99,25 @@ def _described(address: int | str | None, options: dict[str, Any]) -> Source:
         options["access"] or described.access,
         options["implicit"] or described.implicit,
         options["shadow_stack"] or described.shadow_stack,
-        described.repeat,
+        options["repeat"] or described.repeat,
         described.stride,
     )
 
 
-def _with_cpu(described: "WalkDescription", cpu: str | None) -> "WalkDescription":
-    if cpu is None:
-        return described
-    return described.model_copy(update={"processor": described.processor.model_copy(update={"cpu": cpu})})
+def _changed(described: "WalkDescription", options: dict[str, Any]) -> "WalkDescription":
+    """The description with what options say of the processor itself."""
+    processor, repeat = described.processor, options["repeat"] or described.repeat
+    changes: dict[str, Any] = {"walk_caches": caches_wanted(options, processor.walk_caches, repeat)}
+    if options["cpu"] is not None:
+        changes["cpu"] = options["cpu"]
+    return described.model_copy(update={"processor": processor.model_copy(update=changes)})
+
+
+def caches_wanted(options: dict[str, Any], described: bool, repeat: int) -> bool:
+    """A single walk is shown whole, as in a textbook; where walks follow each other it is the caches that matter."""
+    if options["walk_caches"] is not None:
+        return bool(options["walk_caches"])
+    return bool(described or options["warm"] or repeat > 1)
 
 
 def _image(address: int | str | None, options: dict[str, Any]) -> Source:
@@ -172,8 +182,13 @@ def _machine(address: int | str | None, options: dict[str, Any]) -> Source:
 
 
 def _as_asked(source: Source, options: dict[str, Any]) -> Source:
-    access = options["access"] or source.access
-    return replace(source, access=access, implicit=options["implicit"], shadow_stack=options["shadow_stack"])
+    from vmxemu.translation.setting import without_walk_caches
+
+    access, repeat = options["access"] or source.access, options["repeat"] or 1
+    if not caches_wanted(options, False, repeat):
+        without_walk_caches(source.m)
+    kind = {"implicit": options["implicit"], "shadow_stack": options["shadow_stack"]}
+    return replace(source, access=access, repeat=repeat, **kind)
 
 
 def override(m: Any, options: dict[str, Any]) -> None:

@@ -65,10 +65,11 @@ class _Table(BaseModel):
 
 
 class ProcessorDescription(_Table):
-    """Mode, privilege and controls."""
+    """Mode, privilege and controls. `walk_caches`: those of the profile; without, each walk makes all its references."""
 
     cpu: Annotated[str, BeforeValidator(_known_cpu)] = "skylake-sp"
     mode: Literal["off", "32-bit", "pae", "4-level", "5-level"] = "4-level"
+    walk_caches: bool = False
     cpl: Literal[0, 1, 2, 3] = 3
     controls: Annotated[tuple[str, ...], words(CONTROLS, "controls")] = ("WP", "PGE", "NXE")
     pkru: Annotated[Address, Field(lt=1 << 32)] = 0

@@ -10,7 +10,7 @@ from rich.text import Text
 from vmxemu import outcome as outcomes
 from vmxemu.presentation.walk_reason import Reason
 from vmxemu.presentation.walk_story import LEVEL_NAMES, Row, Story, target_name
-from vmxemu.translation.account import EPT, GUEST, PAGE
+from vmxemu.translation.account import EPT, EPT_CACHE, GUEST, PAGE
 
 WIDE_CELL, NARROW_CELL, NARROW_FROM = 8, 6, 5  # columns of a level, and from how many levels on they are narrow
 NARROWEST = 14
@@ -67,7 +67,7 @@ def grid(story: Story, why: Reason, marks: Glyphs, columns: int, like: Story | N
     for target in targets:
         line = Text(f" {_label(target):{label}}  {places[target]:{width}} ")
         line.append_text(_row(story, why, marks, like, target, levels))
-        note = story.spared_by(target)
+        note = story.spared_by(target) or ("EPT cache" if story.of(EPT_CACHE, target) else "")
         if note and len(line) + 1 + len(note) <= columns:
             line.append(f" {note}", SPARED)
         lines.append(line)
@@ -125,11 +125,12 @@ def _row(story: Story, why: Reason, marks: Glyphs, like: Story | None, target: i
     lowest = _lowest(story, like, target)
     complete = reached and (bool(spared) or not read or _is_complete(story, target))
     cell = _cell(levels)
+    cached = story.ept_spared_from(target)
     for level in levels:
         if level in read:
             goes_on = complete or level > min(read)
             line.append_text(_read(read[level], why, marks, cell, goes_on))
-        elif spared and level >= lowest:
+        elif (spared and level >= lowest) or (cached is not None and level >= cached):
             line.append(marks.line * _lead(cell), LINE).append(marks.ept_spared, SPARED)
             line.append(marks.line * (cell - _lead(cell) - 1), LINE)
         elif complete:
@@ -205,7 +206,7 @@ def _legend(story: Story, marks: Glyphs, two_dimensional: bool, decided: bool) -
     legend = Text(" ")
     entries = [(marks.ept, READ_EPT, "EPT entry read")] if two_dimensional and story.of(EPT) else []
     entries += [(marks.guest, READ_GUEST, "guest entry read")] if story.of(GUEST) else []
-    if any(story.spared_by(target) for target in range(6)):
+    if story.of(EPT_CACHE) or any(story.spared_by(target) for target in range(6)):
         hollow = f"{marks.ept_spared} {marks.guest_spared}" if two_dimensional else marks.guest_spared
         entries.append((hollow, SPARED, "spared by a cache"))
     if decided:

@@ -34,6 +34,7 @@ def _processor(processor: Processor) -> dict[str, Any]:
         "ept_levels": processor.ept_levels,
         "ept_extensions": processor.ept_extensions,
         "physical_bits": processor.physical_bits,
+        "walk_caches": processor.walk_caches,
     }
 
 

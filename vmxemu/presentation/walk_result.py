@@ -64,7 +64,7 @@ def processor_text(processor: Processor) -> str:
         extras += [text for mask, text in EXTENSIONS.items() if processor.ept_extensions & mask]
         parts.append(f"{processor.ept_levels}-level EPT" + (f" ({', '.join(extras)})" if extras else ""))
         parts.append(f"EPTP {processor.eptp:#x}")
-    return "; ".join(parts)
+    return "; ".join([*parts, "walk caches on"] if processor.walk_caches else parts)
 
 
 def indices(story: Story) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ from vmxemu.isa import bits, paging
 from vmxemu.translation import layout, rights
 from vmxemu.translation.account import (
     EPT,
+    EPT_CACHE,
     FLAGS,
     GUEST,
     LEGACY,
@@ -29,9 +30,10 @@ LARGE = {3: "PDPTE_1G", 2: "PDE_2M"}
 LEAVES = {"PTE", "PAE_PTE", "PTE_32", "PDE_4M", "PAE_PDE_2M", "PDE_2M", "PDPTE_1G", "EPT_PTE", "EPT_PDE_2M", "EPT_PDPTE_1G"}
 PAGE_BYTES = {1: 1 << 12, 2: 1 << 21, 3: 1 << 30}
 QUIET = {"P", "R", "W", "X", "XU", "PWT", "PCD", "PAT", "TYPE", "KEY", "ADDRESS", "ADDRESS_HIGH"}
+EPT_RIGHTS = 7  # R W X, all that a walk cache keeps of EPT's entries
 TOP = 6  # above every guest level
 KEPT = (rights.MAY_READ, rights.MAY_WRITE, rights.MAY_FETCH)
-CACHES = {TLB: "L1 TLB", STLB: "STLB", WALK_CACHE: "walk cache", NESTED_TLB: "nested TLB"}
+CACHES = {TLB: "L1 TLB", STLB: "STLB", WALK_CACHE: "walk cache", NESTED_TLB: "nested TLB", EPT_CACHE: "EPT cache"}
 
 
 @dataclass(slots=True)
@@ -88,6 +90,10 @@ class Story:
                 return CACHES[row.kind]
         return ""
 
+    def ept_spared_from(self, target: int) -> int | None:
+        """The lowest level of the EPT entries for `target` that a walk cache of EPT spared; None if it spared none."""
+        return next((row.reference.level for row in self.of(EPT_CACHE, target)), None)
+
     @property
     def guest_leaf(self) -> Row | None:
         """The guest's entry that maps the page, if the walk read it."""
@@ -136,7 +142,7 @@ class _Teller:
 
     def _notice_restart(self, reference: Reference, target: int) -> None:
         """A walk goes from the top of the guest's tables down to the page; one that begins again has a reason."""
-        if reference.kind not in (GUEST, EPT, NESTED_TLB, WALK_CACHE) or target == FLAG_STORE:
+        if reference.kind not in (GUEST, EPT, NESTED_TLB, WALK_CACHE, EPT_CACHE) or target == FLAG_STORE:
             return
         if target > self.position:
             self.attempt += 1
@@ -145,11 +151,12 @@ class _Teller:
 
     def _add_rights(self, row: Row) -> None:
         reference = row.reference
-        if reference.kind == EPT:
+        if reference.kind in (EPT, EPT_CACHE):
             if self.ept_target != row.target:
                 self.ept = EptRights(self.processor.has(int(layout.EPT_MODE_BASED_EXECUTE)))
             self.ept_target = row.target
-            row.so_far = self.ept.add(row) if row.present else ""
+            entry = reference.entry if reference.kind == EPT else reference.entry | ~EPT_RIGHTS
+            row.so_far = self.ept.add(entry) if row.present else ""
             return
         self.ept_target = None
         if reference.kind == GUEST and row.present:
@@ -183,12 +190,12 @@ class EptRights:
     mode_based: bool = False
     both: int = (1 << 64) - 1
 
-    def add(self, row: Row) -> str:
+    def add(self, entry: int) -> str:
         """Take one more entry into account."""
-        self.both &= row.reference.entry
-        entry = paging.decode(row.structure, self.both)
-        letters = "".join(name if entry[name] else "-" for name in ("R", "W", "X"))
-        return letters + (("+XU" if entry["XU"] else "   ") if self.mode_based else "")
+        self.both &= entry
+        fields = paging.decode("EPT_PTE", self.both)
+        letters = "".join(name if fields[name] else "-" for name in ("R", "W", "X"))
+        return letters + (("+XU" if fields["XU"] else "   ") if self.mode_based else "")
 
 
 def rights_kept(word: int) -> str:

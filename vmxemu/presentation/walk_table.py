@@ -6,8 +6,8 @@ from rich.text import Text
 
 from vmxemu.presentation.walk_grid import FAILED, READ_EPT, READ_GUEST, SPARED, Glyphs
 from vmxemu.presentation.walk_reason import Reason
-from vmxemu.presentation.walk_story import FLAG_STORE, Row, Story, target_name
-from vmxemu.translation.account import EPT, FLAGS, GUEST, NESTED_TLB, PML, SPP, STLB, TLB, WALK_CACHE
+from vmxemu.presentation.walk_story import CACHES, FLAG_STORE, Row, Story, level_name, target_name
+from vmxemu.translation.account import EPT, EPT_CACHE, FLAGS, GUEST, NESTED_TLB, PML, SPP, STLB, TLB, WALK_CACHE
 
 COLUMNS = ("#", "which", "at host-phys.", "entry", "flags", "so far", "cycles")
 RIGHT = ("#", "cycles")
@@ -29,7 +29,7 @@ def references(story: Story, why: Reason, marks: Glyphs, columns: int) -> list[T
     """The lines of the table, no wider than `columns` as far as that can be."""
     if not story.rows:
         return []
-    shown = [row for row in story.rows if row.target != FLAG_STORE or row.kind not in (EPT, NESTED_TLB) or row is why.row]
+    shown = [row for row in story.rows if row.target != FLAG_STORE or row.kind not in (EPT, *CACHES) or row is why.row]
     table = [_cells(row) for row in shown]
     widths = [max(len(name), *(len(cells[index]) for cells in table)) for index, name in enumerate(COLUMNS)]
     gap = 2 if sum(widths) + 2 * len(widths) + 1 <= columns else 1
@@ -48,7 +48,7 @@ def references(story: Story, why: Reason, marks: Glyphs, columns: int) -> list[T
 
 
 def _style(row: Row) -> str:
-    return SPARED if row.kind in (TLB, STLB, WALK_CACHE, NESTED_TLB) else STYLES.get(row.kind, "yellow")
+    return SPARED if row.kind in CACHES else STYLES.get(row.kind, "yellow")
 
 
 def _group(story: Story, row: Row) -> Group:
@@ -80,15 +80,17 @@ def _cells(row: Row) -> Cells:
     if row.kind == PML:
         value = f"{reference.gpa & ~0xFFF:#x}"
         flags = "page logged"
-    elif row.kind in (TLB, STLB, WALK_CACHE, NESTED_TLB):
-        flags = f"the table of {_whom(row)}" if row.kind == WALK_CACHE else f"the frame of {_whom(row)}"
+    elif row.kind in CACHES:
+        flags = _given(row)
     return number, row.title, f"{reference.hpa:#x}", value, flags, row.so_far, cycles
 
 
-def _whom(row: Row) -> str:
-    if row.kind == WALK_CACHE:
-        return target_name(row.reference.level - 1)
-    return target_name(row.target) if row.kind == NESTED_TLB else "the page"
+def _given(row: Row) -> str:
+    """What a cache knew."""
+    if row.kind in (WALK_CACHE, EPT_CACHE):
+        side = "EPT" if row.kind == EPT_CACHE else "guest"
+        return f"the table of {side} {level_name(row.reference.level - 1)}"
+    return f"the frame of {target_name(row.target)}" if row.kind == NESTED_TLB else "the frame of the page"
 
 
 def _lines(cells: Cells, widths: Sequence[int], gap: int, style: str) -> list[Text]:

@@ -3,7 +3,8 @@
 The kernels keep a journal while `m.walk.recording` is 1; here it becomes plain values that need no machine.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 from vmxemu import outcome as outcomes
@@ -12,6 +13,7 @@ from vmxemu.isa import bits, paging
 from vmxemu.translation import layout
 from vmxemu.translation.bits import EPT_VPID_CAP
 from vmxemu.translation.memory_type import memory_type
+from vmxemu.translation.setting import has_walk_caches
 from vmxemu.translation.translate import translate
 
 GUEST, EPT, SPP, TLB, STLB, WALK_CACHE, NESTED_TLB, FLAGS, PML = (
@@ -28,6 +30,7 @@ GUEST, EPT, SPP, TLB, STLB, WALK_CACHE, NESTED_TLB, FLAGS, PML = (
         layout.STEP_PML,
     )
 )
+EPT_CACHE = 1 + max(GUEST, EPT, SPP, TLB, STLB, WALK_CACHE, NESTED_TLB, FLAGS, PML)  # a walk cache of EPT's own tables
 KIND_NAMES = {
     GUEST: "guest",
     EPT: "ept",
@@ -36,6 +39,7 @@ KIND_NAMES = {
     STLB: "stlb",
     WALK_CACHE: "walk-cache",
     NESTED_TLB: "nested-tlb",
+    EPT_CACHE: "ept-walk-cache",
     FLAGS: "flags",
     PML: "pml",
 }
@@ -77,6 +81,7 @@ class Processor:
     ept_capabilities: int = 0
     pdptes: tuple[int, ...] = (0, 0, 0, 0)
     physical_bits: int = 46
+    walk_caches: bool = False
 
     @property
     def mode(self) -> str:
@@ -171,9 +176,16 @@ class Account:
 def journal(m: Any) -> list[Reference]:
     """The lines that the latest translation left in `m.walk.steps`."""
     count = min(int(m.walk.step_count), int(layout.STEPS))
-    return [
+    lines = [
         Reference(*(int(getattr(m.walk.steps[number], name)) for name in Reference.__slots__)) for number in range(count)
     ]
+    return [_by_cache(line, following) for line, following in zip_longest(lines, lines[1:])]
+
+
+def _by_cache(line: Reference, following: Reference | None) -> Reference:
+    """The kernels have one kind for both walk caches; after one of EPT's own tables the same EPT walk goes on."""
+    goes_on = following is not None and following.kind == EPT and following.guest_level == line.guest_level
+    return replace(line, kind=EPT_CACHE) if line.kind == WALK_CACHE and goes_on else line
 
 
 def processor_of(m: Any) -> Processor:
@@ -195,6 +207,7 @@ def processor_of(m: Any) -> Processor:
         ept_capabilities=int(m.cpu.vmx_msr[int(EPT_VPID_CAP)]),
         pdptes=tuple(int(getattr(paging_state, f"pdpte{number}")) for number in range(4)),
         physical_bits=int(m.cpu.physical_bits),
+        walk_caches=has_walk_caches(m),
     )
 
 

@@ -16,7 +16,7 @@ from vmxemu.isa import paging
 from vmxemu.isa.memory_types import NUMBERS
 from vmxemu.translation import layout
 from vmxemu.translation.library import Walker
-from vmxemu.translation.setting import Setting, apply, walker_for
+from vmxemu.translation.setting import Setting, apply, walker_for, without_walk_caches
 from vmxemu.translation.structures import FRAME_BYTES, LARGE_BIT, Frames, Tree, change_entry
 
 LEVEL_OF_SIZE = {"4K": 1, "2M": 2, "4M": 2, "1G": 3}
@@ -171,6 +171,8 @@ class _Builder:
             pkrs=processor.pkrs,
         )
         apply(walker.m, setting)
+        if not processor.walk_caches:
+            without_walk_caches(walker.m)
         m: Any = walker.m
         if ept is not None:
             m.paging.ept_extensions = sum(int(EXTENSIONS[name]) for name in ept.controls if name in EXTENSIONS)

@@ -7,13 +7,11 @@ from typing import Any
 from vmxemu.cpu.layout import HF_CPL, HF_CS64
 from vmxemu.isa import bits, cpus, msrs
 from vmxemu.translation.bits import EPT_VPID_CAP
-from vmxemu.translation.geometry import geometry_of
 from vmxemu.translation.invalidate import invalidate_all
 from vmxemu.translation.library import Walker
 
 MODES = ("off", "32-bit", "pae", "4-level", "5-level")
 REGISTERS_OF_CONTROLS = {"WP": "cr0", "NXE": "efer", "AC": "rflags"}  # all others are in CR4
-MTRRS_ON_WRITE_BACK = 1 << 11 | 6  # IA32_MTRR_DEF_TYPE as firmware leaves it
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +48,25 @@ class Setting:
 def walker_for(ram_bytes: int, cpu: str) -> Walker:
     """A walker with the caches and abilities of a CPU profile."""
     profile = cpus.load(cpu)
-    walker = Walker(ram_bytes, geometry_of(profile), profile.identity.physical_bits)
+    walker = Walker(ram_bytes, cpu, profile.identity.physical_bits)
     m = walker.m
     m.cpu.vmx_msr[int(EPT_VPID_CAP)] = profile.msr_values[int(msrs.IA32_VMX_BASIC) + int(EPT_VPID_CAP)]
     m.paging.no_1g_pages = int("PAGE1GB" not in profile.features)
-    m.r.pat = msrs.BY_NAME["IA32_PAT"].reset or 0
-    m.cpu.mtrr_def_type = MTRRS_ON_WRITE_BACK
     return walker
+
+
+WALK_CACHES = ("tables_on", "ept_tables_on", "nested_on", "nested_pages_on")
+
+
+def without_walk_caches(m: Any) -> None:
+    """Switch paging-structure caches and nested TLBs off: each walk makes all its references, as in a textbook."""
+    for name in WALK_CACHES:
+        setattr(m.tlb, name, 0)
+
+
+def has_walk_caches(m: Any) -> bool:
+    """Whether walks may be spared some of their references."""
+    return any(int(getattr(m.tlb, name)) for name in WALK_CACHES)
 
 
 def apply(m: Any, setting: Setting) -> None:

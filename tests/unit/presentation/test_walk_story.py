@@ -8,6 +8,7 @@ from tests.unit.presentation import handmade
 from vmxemu.presentation.walk_story import tell
 from vmxemu.translation.account import (
     EPT,
+    EPT_CACHE,
     FLAGS,
     GUEST,
     NESTED_TLB,
@@ -115,6 +116,14 @@ def test_a_cached_table_brings_its_rights_and_spares_what_is_above() -> None:
 def test_a_nested_tlb_spares_one_ept_walk() -> None:
     story = story_of(Reference(NESTED_TLB, 0, 4, hpa=0x1000), Reference(GUEST, 4, 4, entry=0x27))
     assert story.spared_by(4) == "nested TLB" and story.spared_by(3) == ""
+
+
+def test_a_walk_cache_of_ept_spares_the_upper_entries_of_one_walk() -> None:
+    cached = Reference(EPT_CACHE, 2, PAGE, hpa=0x3000, entry=0x3005)
+    story = story_of(Reference(GUEST, 1, 1, entry=0x67), cached, Reference(EPT, 1, PAGE, entry=0x37))
+    assert story.ept_spared_from(PAGE) == 2 and story.ept_spared_from(1) is None
+    assert [row.so_far for row in story.rows] == ["RWX U", "R-X", "R-X"]
+    assert [row.attempt for row in story.rows] == [0, 0, 0]
 
 
 def test_a_tlb_hit_spares_all_and_tells_the_rights_it_keeps() -> None:

@@ -12,7 +12,7 @@ from vmxemu.presentation.walk import WIDEST, Picture
 from vmxemu.presentation.walk_grid import ASCII, UNICODE, glyphs
 from vmxemu.presentation.walk_json import as_json
 from vmxemu.presentation.walk_story import tell
-from vmxemu.translation.account import EPT, GUEST, PAGE, TLB, WALK_CACHE, Account, Reference
+from vmxemu.translation.account import EPT, EPT_CACHE, GUEST, PAGE, TLB, WALK_CACHE, Account, Reference
 
 GRID = """\
                                read these EPT entries           leads to
@@ -141,6 +141,15 @@ def test_what_caches_spared_is_hollow() -> None:
     assert " guest PTE    0x103b38       ──○───────○───────○───────○──────▶ ■1 walk cache\n" in text
     assert " the page     0x400abc       ──○───────○───────○───────○──────▶ 0x900abc L1 TLB\n" in text
     assert " 2     0x7f1234567abc  translated           5      28\n" in text
+
+
+def test_a_walk_cache_of_ept() -> None:
+    made = handmade.walk(4, 4)
+    cached = Reference(EPT_CACHE, 2, 3, gpa=made.references[5].gpa, hpa=0x200_3000, entry=0x200_3007)
+    text = text_of(replace(made, references=(*made.references[:5], cached, *made.references[8:])))
+    assert " guest PDPTE  0x101240       ──○───────○───────○───────●6─────▶ ■7 EPT cache\n" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("  -")]
+    assert line.split()[1:4] == ["EPT", "cache", "0x2003000"] and "the table of EPT PTE" in line
 
 
 ACCOUNTS = {
