@@ -186,9 +186,12 @@ class Ept(State):
     # ---- flags and log
     def set_ept_flags(self, gpa, access, addresses, leaf):
         """'Accessed and Dirty Flags for EPT', 'Page-Modification Logging'"""
+        nothing_to_do = all(bit(self.load(address, 8), 8) for address in addresses) and (not access.write or bit(leaf, 9))
+        if nothing_to_do:
+            return
+        if self.pml_enabled and self.pml_index > 511:
+            raise PmlFull(gpa)
         if self.pml_enabled and access.write and not bit(leaf, 9):
-            if self.pml_index > 511:
-                raise PmlFull(gpa)
             self.save(self.pml_address + 8 * self.pml_index, 8, gpa >> 12 << 12)
             self.pml_index = (self.pml_index - 1) & 0xFFFF
         for address in addresses:

@@ -3,8 +3,7 @@
 The kernels keep a journal while `m.walk.recording` is 1; here it becomes plain values that need no machine.
 """
 
-from dataclasses import dataclass, replace
-from itertools import zip_longest
+from dataclasses import dataclass
 from typing import Any
 
 from vmxemu import outcome as outcomes
@@ -16,7 +15,7 @@ from vmxemu.translation.memory_type import memory_type
 from vmxemu.translation.setting import has_walk_caches
 from vmxemu.translation.translate import translate
 
-GUEST, EPT, SPP, TLB, STLB, WALK_CACHE, NESTED_TLB, FLAGS, PML = (
+GUEST, EPT, SPP, TLB, STLB, WALK_CACHE, NESTED_TLB, FLAGS, PML, EPT_CACHE = (
     int(kind)
     for kind in (
         layout.STEP_GUEST,
@@ -28,9 +27,9 @@ GUEST, EPT, SPP, TLB, STLB, WALK_CACHE, NESTED_TLB, FLAGS, PML = (
         layout.STEP_NESTED_TLB,
         layout.STEP_FLAGS,
         layout.STEP_PML,
+        layout.STEP_EPT_WALK_CACHE,
     )
 )
-EPT_CACHE = 1 + max(GUEST, EPT, SPP, TLB, STLB, WALK_CACHE, NESTED_TLB, FLAGS, PML)  # a walk cache of EPT's own tables
 KIND_NAMES = {
     GUEST: "guest",
     EPT: "ept",
@@ -176,16 +175,9 @@ class Account:
 def journal(m: Any) -> list[Reference]:
     """The lines that the latest translation left in `m.walk.steps`."""
     count = min(int(m.walk.step_count), int(layout.STEPS))
-    lines = [
+    return [
         Reference(*(int(getattr(m.walk.steps[number], name)) for name in Reference.__slots__)) for number in range(count)
     ]
-    return [_by_cache(line, following) for line, following in zip_longest(lines, lines[1:])]
-
-
-def _by_cache(line: Reference, following: Reference | None) -> Reference:
-    """The kernels have one kind for both walk caches; after one of EPT's own tables the same EPT walk goes on."""
-    goes_on = following is not None and following.kind == EPT and following.guest_level == line.guest_level
-    return replace(line, kind=EPT_CACHE) if line.kind == WALK_CACHE and goes_on else line
 
 
 def processor_of(m: Any) -> Processor:

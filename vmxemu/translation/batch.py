@@ -111,7 +111,7 @@ def _run_of_hits(
     first level. Gives the number of the first that does not. The arrays are given by their host addresses: Numba counts
     references to arrays that it hands over, with atomic instructions.
     """
-    hints, clock, by_age = group << 8, m.tlb.clock, m.tlb.tree_plru == 0
+    hints, clock, trees_on = group << 8, m.tlb.clock, m.tlb.trees_on != 0
     while i < count:
         gla = load64(source + i * 8) & mask
         slot: int = m.tlb.hints[hints | gla >> 12 & 0xFF]
@@ -119,9 +119,8 @@ def _run_of_hits(
         if match(m, slot, gla & PAGE_MASK | pcid, space, MISS) == MISS or not permitted(word, required):
             break
         clock = clock + 1
-        if by_age:
-            m.tlb.stamps[slot] = clock << STAMP_SHIFT | slot
-        else:
+        m.tlb.stamps[slot] = clock << STAMP_SHIFT | slot
+        if trees_on:
             touch(m, slot)
         store64(hpas + i * 8, word & FRAME_MASK | gla & 0xFFF)
         store64(status + i * 8, 0)

@@ -170,10 +170,9 @@ def find_second(m: "State", address: int, pcid: int, space: int) -> int:
 @inlined
 def used(m: "State", slot: int) -> None:
     """Note that an entry was used now."""
-    if m.tlb.tree_plru != 0:
+    m.tlb.stamps[slot] = m.tlb.clock << STAMP_SHIFT | slot
+    if m.tlb.trees_on != 0:
         touch(m, slot)
-    else:
-        m.tlb.stamps[slot] = m.tlb.clock << STAMP_SHIFT | slot
 
 
 @inlined
@@ -191,7 +190,7 @@ def victim(m: "State", number: int, page: int) -> int:
     points to.
     """
     first = set_of(m, number, page)
-    if m.tlb.tree_plru != 0:
+    if m.tlb.arrays[number].tree_plru != 0:
         return _tree_or_free(m, first, m.tlb.arrays[number])
     stride = m.tlb.arrays[number].stride
     stamps = address_of(m.tlb) + STAMPS + (first << 3)
@@ -242,7 +241,7 @@ def place(m: "State", number: int, page: int, tag: int, space: int, word: int, g
     value.word = word
     value.gpa = gpa
     m.tlb.stamps[slot] = m.tlb.clock << STAMP_SHIFT | slot
-    if m.tlb.tree_plru != 0:
+    if m.tlb.trees_on != 0:
         touch(m, slot)
     if m.tlb.checking != 0:
         m.tlb.births[slot] = m.tlb.clock

@@ -30,6 +30,7 @@ class TlbArray(Layout):
     first: u64  # index of its first entry
     hash_shift: u64  # set = (page ^ (page >> hash_shift & hash_mask)) & set_mask
     hash_mask: u64
+    tree_plru: u64  # 1 = victims by a tree of bits per set, else by age
 
 
 class TlbValue(Layout):
@@ -96,7 +97,7 @@ class Tlb(Layout):
     clock: u64  # number of look-ups; stamps entries for LRU
     vpid0_generation: u64  # how often everything tagged VPID 0 was dropped
     transition_vpid: u64  # VPID at the latest VM entry or exit
-    tree_plru: u64  # 1 = victims by a tree of bits per set instead of by age
+    trees_on: u64  # some array has its victims by trees
     tables_on: u64  # there are paging-structure caches
     table_used: u64  # the walk in progress began at one
     ept_tables_on: u64  # the same of EPT

@@ -136,10 +136,5 @@ def agree(expected, said):
     if expected == said:
         return True
     if len(expected) != len(said) or expected[0] != "done":
-        return is_known_difference(expected, said)
+        return False
     return expected[:3] == said[:3] and all(e is None or e == s for e, s in zip(expected[3:], said[3:], strict=True))
-
-
-def is_known_difference(expected, said):
-    """test_against_reference has the strict xfail: the PK bit of a user-mode write to a supervisor page, CR0.WP = 0."""
-    return expected[0] == said[0] == "#PF" and expected[1] & 0b100111 == 0b000111 and said[1] == expected[1] | 1 << 5

@@ -104,7 +104,6 @@ def test_a_few_worlds(bare, cached):
         compare_with_tlb(cached, seed)
 
 
-@pytest.mark.xfail(strict=True, reason="IA32_PKRS.WD denies a user-mode write although CR0.WP = 0; then drop is_known_difference")
 def test_write_disable_of_a_supervisor_page_counts_with_wp_only():
     """SDM Vol. 3A, 'Protection Keys': WD of a supervisor-mode address has no effect if CR0.WP = 0, whoever writes."""
     walker = Walker(4 << 20, NO_TLB)

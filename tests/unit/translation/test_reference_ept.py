@@ -215,12 +215,16 @@ def test_page_modification_log():
     processor.translate(0x1123, WRITE)
     assert (get(processor, LOG + 8), get(processor, LOG), processor.pml_index) == (0, 0x1000, 0xFFFF)
     processor.translate(0x1123, WRITE)  # dirty already
-    put(processor, EPT1 + 8, HOST | RWX | TYPE_WB)
-    processor.translate(0x1123, READ)
+    put(processor, EPT1 + 8, HOST | RWX | TYPE_WB | EPT_A)
+    processor.translate(0x1123, READ)  # no flag is to be set
     with pytest.raises(PmlFull) as full:
         processor.translate(0x1123, WRITE)
     assert full.value.gpa == 0x1123
     assert ept_flags(processor, EPT1 + 8) == [EPT_A]
+    put(processor, EPT1 + 8, HOST | RWX | TYPE_WB)
+    with pytest.raises(PmlFull):  # an accessed flag needs room in the log as well
+        processor.translate(0x1123, READ)
+    assert ept_flags(processor, EPT1 + 8) == [0]
 
 
 # ---- 'Supervisor Shadow-Stack Control' (EPTP bit 7)
