@@ -136,7 +136,7 @@ class Group:
 
 
 def replacement_of(geometry, name):
-    return TreePlru if geometry.tree_plru and name not in geometry.by_age else Lru
+    return TreePlru if name in geometry.tree_plru else Lru
 
 
 def stores_of(geometry, group):
@@ -162,23 +162,28 @@ class DataCaches:
         self.memory_cycles, self.hits, self.misses, self.uncached = geometry.memory_cycles, [0, 0, 0], 0, 0
         self.caches = []
         for cache in geometry.data_caches:
-            sets = cache.size_bytes // cache.ways // 64
-            self.caches.append((cache, [[] for _ in range(sets)]))
+            ways = cache.ways
+            while ways > 16:
+                ways = -(-ways // 2)  # a set of more than 16 ways is taken for two of half as many
+            sets = cache.size_bytes // ways // 64
+            while sets & (sets - 1):
+                sets -= 1
+            self.caches.append((cache.cycles, ways, [[] for _ in range(sets)]))
 
     def load(self, address, kind):
         if kind in ("UC", "WC"):
             self.uncached += 1
             return self.memory_cycles
         line = address // 64
-        for number, (cache, sets) in enumerate(self.caches):
+        for number, (cycles, ways, sets) in enumerate(self.caches):
             lines = sets[line % len(sets)]
             found = line in lines
             if found:
                 lines.remove(line)
             lines.insert(0, line)
-            del lines[cache.ways :]
+            del lines[ways:]
             if found:
                 self.hits[number] += 1
-                return cache.cycles
+                return cycles
         self.misses += 1
         return self.memory_cycles

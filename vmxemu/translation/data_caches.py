@@ -1,8 +1,8 @@
 """What a reference of a walk costs: the latency of the nearest data cache that holds its line.
 
 The caches are those of the CPU profile, physically indexed, inclusive on the way in, least recently used first out.
-They see the walks' references only: the lines of data that compete with them are not modelled. A set is sixteen or 32
-line numbers + 1 (0: empty) of 32 bits, the most recent one first: lines 256 GiB apart are taken for one another.
+They see the walks' references only: the lines of data that compete with them are not modelled. A set is sixteen 32-bit
+line numbers + 1 (0: empty), the most recent one first: lines 256 GiB apart are taken for one another.
 """
 
 from typing import TYPE_CHECKING
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from vmxemu.layout import u64 as U
 from vmxemu.translation.bits import CR0_CD
 from vmxemu.translation.inline import apart
-from vmxemu.translation.lanes import SHORT_SET, touch_line, touch_line_of_long_set
+from vmxemu.translation.lanes import touch_line
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
 LEVELS = U(3)
-SHORT = U((SHORT_SET * 4).bit_length() - 1)  # set_shift of a set of sixteen
+SET_SHIFT = U(6)  # log2 of the bytes that a set's line numbers take
 UNCACHEABLE, WRITE_COMBINING = U(0), U(1)
 
 
@@ -30,14 +30,7 @@ def reference_cycles(m: "State", hpa: int, memory_type: int) -> int:
     line = hpa >> 6
     for number in range(LEVELS):
         cache = caches.level[number]
-        if cache.ways == 0:
-            continue
-        at = cache.tags + ((line & cache.set_mask) << cache.set_shift)
-        if cache.set_shift == SHORT:
-            found = touch_line(at, line + 1, cache.ways)
-        else:
-            found = touch_line_of_long_set(at, line + 1, cache.ways)
-        if found != 0:
+        if cache.ways != 0 and touch_line(cache.tags + ((line & cache.set_mask) << SET_SHIFT), line + 1, cache.ways) != 0:
             cache.hits = cache.hits + 1
             return cache.cycles
     caches.misses = caches.misses + 1

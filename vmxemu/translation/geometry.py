@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from vmxemu.isa.cpus import CpuProfile
-from vmxemu.translation.lanes import LONG_SET, SHORT_SET
 from vmxemu.translation.tlb import NEVER_VICTIM
 from vmxemu.translation.tlb_layout import ARRAYS, CAPACITY, EPT_TABLES, NESTED_PAGES, NESTED_TABLES, TABLES
-from vmxemu.translation.tree_plru import LEAVES, PLACES
+from vmxemu.translation.tree_plru import MOST_WAYS, WAYS
 
 GROUPS = ("l1d", "l1i", "stlb")
 CLASSES = ("4k", "2m", "1g")
@@ -24,6 +23,7 @@ NAMES = {group * 3 + size: f"{GROUPS[group]}_{CLASSES[size]}" for group in range
 NUMBERS = {name: number for number, name in NAMES.items()}
 PAGE_ARRAYS = 9
 LINE_BYTES = 64
+SET_WAYS = 16
 NOWHERE = CAPACITY - 4  # where an array that does not exist is looked for: entries that are never filled
 
 
@@ -48,8 +48,8 @@ class Geometry:
     "ept_pdpt", "ept_pml4", "ept_pml5" (those of EPT), "nested"
     (guest-physical addresses of the guest's tables) and "nested_pages" (those of pages) to entries; they are fully
     associative. `data_caches`: what a walk's reference costs, with `memory_cycles` beyond them; none: each costs
-    `reference_cycles`. `tree_plru`: replacement by a tree of bits per set, else the least recently used entry;
-    `by_age`: arrays in which it is the latter all the same.
+    `reference_cycles`. `tree_plru`: the arrays whose victims a tree of bits per set points to; of others it is the least
+    recently used entry.
     """
 
     arrays: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -61,8 +61,7 @@ class Geometry:
     walk_caches: Mapping[str, int] = field(default_factory=dict)
     data_caches: tuple[DataCacheGeometry, ...] = ()
     memory_cycles: int = 0
-    tree_plru: bool = False
-    by_age: frozenset[str] = frozenset()
+    tree_plru: frozenset[str] = frozenset()
 
 
 # For use without a CPU profile: TLBs alone. isa/cpus/skylake-sp.toml has the sources. Costs: assumptions (STLB 7 to 9
@@ -81,11 +80,11 @@ def geometry_of(profile: CpuProfile) -> Geometry:
     """The profile's TLBs, walk caches, data caches and costs.
 
     A TLB that holds several page sizes is one array that serves each of them. Of two TLBs of one level and page size,
-    the first counts: a second level for code alone is not modelled. Walk caches are replaced as most TLBs are.
+    the first counts: a second level for code alone is not modelled. Walk caches are replaced by age.
     """
     arrays: dict[str, tuple[int, int]] = {}
     shared: dict[str, str] = {}
-    by_age: set[str] = set()
+    trees: set[str] = set()
     hash_bits = 0
     for name, tlb in profile.tlb.items():
         group = GROUP_OF[name.split("_")[0]]
@@ -93,8 +92,8 @@ def geometry_of(profile: CpuProfile) -> Geometry:
         new = [array for array in held if tlb.entries and array not in arrays]
         arrays |= dict.fromkeys(new, (tlb.entries, tlb.ways))
         shared |= dict.fromkeys(new[1:], new[0]) if new else {}
-        if tlb.replacement != "tree_plru":
-            by_age |= set(new)
+        if tlb.replacement == "tree_plru":
+            trees |= set(new)
         if tlb.hash == "xor7":
             if group != "stlb" or "stlb_1g" in new:
                 raise ValueError(f"{profile.name}: {name}: index hash is known for second-level TLBs of 4K and 2M pages only")
@@ -102,7 +101,6 @@ def geometry_of(profile: CpuProfile) -> Geometry:
     return Geometry(
         arrays=arrays,
         shared=shared,
-        by_age=frozenset(by_age),
         stlb_hash_bits=hash_bits,
         stlb_cycles=profile.costs["tlb_stlb_hit"],
         walk_cycles=profile.costs["page_walk_start"],
@@ -113,7 +111,7 @@ def geometry_of(profile: CpuProfile) -> Geometry:
             for cache in (profile.caches[name] for name in ("l1d", "l2", "l3") if name in profile.caches)
         ),
         memory_cycles=profile.memory.latency_cycles,
-        tree_plru=any(tlb.replacement == "tree_plru" for tlb in profile.tlb.values()),
+        tree_plru=frozenset(trees),
     )
 
 
@@ -130,8 +128,9 @@ def install(m: Any, geometry: Geometry) -> list[Any]:
         raise ValueError(f"the arrays hold {position} entries, not less than {NOWHERE + 1}")
     tlb.used, tlb.pages_end = position, pages_end
     tlb.live = tlb.clock = 0
-    tlb.spaces.numpy[:] = tlb.trees.numpy[:] = 0
-    tlb.stamps.numpy[:] = np.arange(CAPACITY)
+    tlb.spaces.numpy[:] = 0
+    tlb.trees.numpy[:] = 1
+    tlb.stamps.numpy[:] = np.arange(len(tlb.stamps))
     for array in tlb.arrays:
         if array.ways:
             stride = int(array.stride)
@@ -140,8 +139,7 @@ def install(m: Any, geometry: Geometry) -> list[Any]:
             tlb.sets.numpy[slots] = slots - offsets % stride
             tlb.stamps.numpy[slots[offsets % stride >= int(array.ways)]] = NEVER_VICTIM
     tlb.hints.numpy[:] = tlb.large_hints.numpy[:] = CAPACITY - 1
-    trees = [bool(array.tree) for array in tlb.arrays if array.ways]
-    tlb.tree_plru, tlb.by_age = int(any(trees)), int(not all(trees) or not trees)
+    tlb.trees_on = int(any(array.tree_plru for array in tlb.arrays))
     tlb.tables_on = int(any(tlb.arrays[int(TABLES) + level].ways for level in range(2, 6)))
     tlb.ept_tables_on = int(any(tlb.arrays[int(EPT_TABLES) + level].ways for level in range(2, 6)))
     tlb.nested_on, tlb.nested_pages_on = (int(tlb.arrays[int(n)].ways > 0) for n in (NESTED_TABLES, NESTED_PAGES))
@@ -154,7 +152,8 @@ def _lay_out(tlb: Any, geometry: Geometry, number: int, position: int) -> int:
     """One array from `position` on; gives the entries that it takes of the pool."""
     array = tlb.arrays[number]
     array.first = NOWHERE
-    array.ways = array.stride = array.set_mask = array.hash_shift = array.hash_mask = array.tree = 0
+    array.ways = array.stride = array.set_mask = 0
+    array.hash_shift = array.hash_mask = array.tree_plru = 0
     name = NAMES.get(number, "")
     entries, ways = geometry.arrays.get(name, (0, 0))
     if number >= PAGE_ARRAYS:
@@ -164,15 +163,14 @@ def _lay_out(tlb: Any, geometry: Geometry, number: int, position: int) -> int:
     sets = entries // ways
     if sets * ways != entries or sets & (sets - 1):
         raise ValueError(f"{name}: {entries} entries in {ways} ways are not a power of two of sets")
-    array.tree = int(geometry.tree_plru and name not in geometry.by_age)
-    if array.tree and ways > LEAVES:
-        raise ValueError(f"{name}: {ways} ways are too many for tree-PLRU, {LEAVES} is the most")
-    if geometry.tree_plru and ways > PLACES:
-        raise ValueError(f"{name}: {ways} ways are too many beside tree-PLRU, {PLACES} is the most")
+    most = MOST_WAYS if name not in geometry.tree_plru else WAYS
+    if ways > most:
+        raise ValueError(f"{name}: {ways} ways are too many, {most} is the most")
     owner = geometry.shared.get(name)
     shared = owner is not None and geometry.arrays.get(owner) == (entries, ways)
     stride = -(-ways // 4) * 4
     array.ways, array.stride, array.set_mask = ways, stride, sets - 1
+    array.tree_plru = int(name in geometry.tree_plru)
     array.first = tlb.arrays[NUMBERS[owner]].first if shared and owner else position
     hashed = geometry.stlb_hash_bits if name in ("stlb_4k", "stlb_2m") else 0
     array.hash_shift, array.hash_mask = hashed, sets - 1 if hashed else 0
@@ -189,13 +187,12 @@ def _install_data_caches(caches: Any, geometry: Geometry) -> list[Any]:
         level.ways = level.hits = 0
         if number < len(geometry.data_caches):
             cache = geometry.data_caches[number]
-            sets = cache.size_bytes // (cache.ways * LINE_BYTES)
-            if cache.ways > LONG_SET or sets == 0 or sets & (sets - 1):
-                raise ValueError(f"a data cache of {sets} sets of {cache.ways} ways, not a power of two of {LONG_SET} at most")
-            places = SHORT_SET if cache.ways <= SHORT_SET else LONG_SET
-            lines = np.zeros((sets + 1) * places, np.uint32)
+            ways = cache.ways
+            while ways > SET_WAYS:
+                ways = -(-ways // 2)  # a set of more ways is taken for two of half as many
+            sets = 1 << (cache.size_bytes // (ways * LINE_BYTES)).bit_length() - 1
+            lines = np.zeros((sets + 1) * SET_WAYS, np.uint32)
             kept.append(lines)
             lines = lines[-int(lines.ctypes.data) % LINE_BYTES // 4 :]
-            level.tags, level.ways, level.set_mask, level.cycles = lines.ctypes.data, cache.ways, sets - 1, cache.cycles
-            level.set_shift = (places * 4).bit_length() - 1
+            level.tags, level.ways, level.set_mask, level.cycles = lines.ctypes.data, ways, sets - 1, cache.cycles
     return kept

@@ -6,7 +6,6 @@ lane. LLVM makes of them what the processor has (gathers where there are any). W
 
 import operator
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +21,6 @@ from vmxemu.layout import u64 as U
 
 COUNT = 16
 LANES = U(COUNT)
-SHORT_SET, LONG_SET = 16, 32  # places of a set of lines
 WORD = ir.IntType(64)
 VECTOR = ir.VectorType(WORD, COUNT)
 BITS = ir.VectorType(ir.IntType(1), COUNT)
@@ -152,11 +150,21 @@ def _make_matching(builder: Any, address: Any, byte: Any) -> Any:
     return builder.zext(builder.bitcast(equal, ir.IntType(16)), WORD)
 
 
-def _make_touch(places: int, builder: Any, address: Any, tag: Any, ways: Any) -> Any:
-    lane, index = ir.IntType(32), ir.VectorType(ir.IntType(32), places)
+def _make_least(builder: Any, address: Any, count: Any) -> Any:
+    numbers = builder.load(builder.inttoptr(address, VECTOR.as_pointer()), align=8)
+    counted = builder.icmp_unsigned("<", ir.Constant(VECTOR, list(range(COUNT))), _splat(builder, count))
+    numbers = builder.select(counted, numbers, ir.Constant(VECTOR, [(1 << 64) - 1] * COUNT))
+    reduce = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(WORD, [VECTOR]), f"llvm.vector.reduce.umin.v{COUNT}i64"
+    )
+    return builder.call(reduce, [numbers])
+
+
+def _make_touch(builder: Any, address: Any, tag: Any, ways: Any) -> Any:
+    lane, index = ir.IntType(32), ir.VectorType(ir.IntType(32), 16)
     place = builder.inttoptr(address, index.as_pointer())
     old = builder.load(place, align=4)
-    zeros = ir.Constant(index, [0] * places)
+    zeros = ir.Constant(index, [0] * 16)
 
     def spread(number: Any) -> Any:
         one = builder.insert_element(
@@ -165,11 +173,11 @@ def _make_touch(places: int, builder: Any, address: Any, tag: Any, ways: Any) ->
         return builder.shuffle_vector(one, ir.Constant(index, ir.Undefined), zeros)
 
     wanted = spread(tag)
-    bits = builder.zext(builder.bitcast(builder.icmp_unsigned("==", old, wanted), ir.IntType(places)), WORD)
+    bits = builder.zext(builder.bitcast(builder.icmp_unsigned("==", old, wanted), ir.IntType(16)), WORD)
     beyond = builder.shl(ir.Constant(WORD, 1), builder.sub(ways, ir.Constant(WORD, 1)))
     where = _make_lowest(builder, builder.or_(bits, beyond))
-    moved = builder.shuffle_vector(old, wanted, ir.Constant(index, [places, *range(places - 1)]))
-    numbers = ir.Constant(index, list(range(places)))
+    moved = builder.shuffle_vector(old, wanted, ir.Constant(index, [16, *range(15)]))
+    numbers = ir.Constant(index, list(range(16)))
     builder.store(builder.select(builder.icmp_unsigned("<=", numbers, spread(where)), moved, old), place, align=4)
     return builder.zext(builder.icmp_unsigned("!=", bits, ir.Constant(WORD, 0)), WORD)
 
@@ -205,10 +213,14 @@ def _plain_matching(address: int, byte: int) -> int:
     return U(sum(1 << i for i in range(16) if equal[i]))
 
 
-def _plain_touch(places: int, address: int, tag: int, ways: int) -> int:
-    lines = _memory_of(address, places, np.uint32)
-    found = [i for i in range(places) if lines[i] == int(tag) & 0xFFFFFFFF]
-    end = min(found[0] if found else places - 1, int(ways) - 1)
+def _plain_least(address: int, count: int) -> int:
+    return _memory_of(address, COUNT, np.uint64)[: int(count)].min()  # type: ignore[no-any-return]
+
+
+def _plain_touch(address: int, tag: int, ways: int) -> int:
+    lines = _memory_of(address, 16, np.uint32)
+    found = [i for i in range(16) if lines[i] == int(tag) & 0xFFFFFFFF]
+    end = min(found[0] if found else 15, int(ways) - 1)
     lines[1 : end + 1] = lines[:end].copy()
     lines[0] = int(tag) & 0xFFFFFFFF
     return U(bool(found))
@@ -229,8 +241,8 @@ if TYPE_CHECKING:
     def equal(a: Lanes, b: Any) -> Lanes: ...
     def below(a: Lanes, b: Any) -> Lanes: ...
     def choose(mask: Lanes, a: Lanes, b: Lanes) -> Lanes: ...
+    def least(address: int, count: int) -> int: ...
     def touch_line(address: int, tag: int, ways: int) -> int: ...
-    def touch_line_of_long_set(address: int, tag: int, ways: int) -> int: ...
     def matching_bytes(address: int, byte: int) -> int: ...
     def lowest_bit(number: int) -> int: ...
 elif JIT_ON:
@@ -245,10 +257,10 @@ elif JIT_ON:
     choose = _compiled(3, LANES_TYPE, _make_choose)
     # which of the 16 bytes at an address equal `byte`: bit n = byte n
     matching_bytes = _compiled(2, types.uint64, _make_matching)
+    least = _compiled(2, types.uint64, _make_least)  # of the first `count` numbers at an address, 16 at most
     # bring a 32-bit number to the front of the 16 at an address, those before it (or before the place `ways`) one back: 1
     # if it was among them
-    touch_line = _compiled(3, types.uint64, partial(_make_touch, SHORT_SET))
-    touch_line_of_long_set = _compiled(3, types.uint64, partial(_make_touch, LONG_SET))  # the same of 32 at an address
+    touch_line = _compiled(3, types.uint64, _make_touch)
     lowest_bit = _compiled(1, types.uint64, _make_lowest)  # number of the lowest bit set; 64 for 0
 else:
     spread = lambda number: np.full(COUNT, number, np.uint64)  # noqa: E731
@@ -259,7 +271,7 @@ else:
     equal = lambda a, b: _as_mask(a == b)  # noqa: E731
     below = lambda a, b: _as_mask(a < b)  # noqa: E731
     choose = np.where
-    touch_line = partial(_plain_touch, SHORT_SET)
-    touch_line_of_long_set = partial(_plain_touch, LONG_SET)
+    least = _plain_least
+    touch_line = _plain_touch
     matching_bytes = _plain_matching
     lowest_bit = _plain_lowest

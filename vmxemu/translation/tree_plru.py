@@ -1,8 +1,7 @@
 """Tree pseudo-LRU: a bit per node of a binary tree over the ways of a set points to the half that was used longer ago.
 
 One tree shape serves all arrays: six levels, 64 leaves, nodes numbered from 1 as in a heap. A set of fewer ways uses its
-left part; where the right half of a node has no ways, the left one is taken. Beside such arrays others may be replaced by
-age: their trees are touched too, and mean nothing.
+left part; where the right half of a node has no ways, the left one is taken.
 """
 
 from typing import TYPE_CHECKING
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
 DEPTH = 6
 HALF = U(1 << (DEPTH - 1))
-LEAVES = 1 << DEPTH
-PLACES = 2 * LEAVES  # ways of an array that is replaced by age
 
 
 def _node(way: int, depth: int) -> int:
@@ -32,8 +29,11 @@ def _path(way: int) -> tuple[int, int]:
     return sum(1 << node for node, _ in nodes), sum((1 - side) << node for node, side in nodes)
 
 
-KEPT = np.array([~np.uint64(_path(way % LEAVES)[0]) for way in range(PLACES)], dtype=np.uint64)
-POINTED = np.array([_path(way % LEAVES)[1] for way in range(PLACES)], dtype=np.uint64)
+WAYS = 1 << DEPTH
+# An array of more ways has its victims by age: its trees say nothing.
+MOST_WAYS = 4 * WAYS
+KEPT = np.array([~np.uint64(_path(way)[0] if way < WAYS else 0) for way in range(MOST_WAYS)], dtype=np.uint64)
+POINTED = np.array([_path(way)[1] if way < WAYS else 0 for way in range(MOST_WAYS)], dtype=np.uint64)
 
 
 @inlined

@@ -53,8 +53,8 @@ def find_table(m: "State", gla: int, levels: int, step: int) -> tuple[int, int, 
             slot = find_in(m, number, page, tag, m.tlb.walk_space)
             if slot != MISS:
                 used(m, slot)
+                m.tlb.table_used = 1
                 m.tlb.table_hits[level] = m.tlb.table_hits[level] + 1
-                m.tlb.began_below = 1
                 value = m.tlb.values[slot]
                 if m.walk.recording != 0:
                     note(m, STEP_WALK_CACHE, level, level, value.gpa, value.word & FRAME_MASK, value.word, U(0))

@@ -53,8 +53,8 @@ def random_geometry(chance):
     return Geometry(
         arrays=arrays, shared={"stlb_2m": "stlb_4k", "l1i_2m": "l1i_4k"}, stlb_hash_bits=some(0, 1, 2),
         stlb_cycles=7, walk_cycles=9, reference_cycles=3,
-        walk_caches=some(walk_caches, walk_caches, {}), data_caches=some((), data_caches, data_caches[:2]),
-        memory_cycles=200, tree_plru=some(False, True), by_age=some(frozenset(), frozenset({"l1d_4k", "stlb_4k", "stlb_2m"})),
+        walk_caches=some(walk_caches, walk_caches, {}), data_caches=some((), data_caches, data_caches[:2]), memory_cycles=200,
+        tree_plru=some(frozenset(), frozenset({"l1d_4k", "stlb_4k", "stlb_2m"}), frozenset((*arrays, *walk_caches))),
     )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def test_the_worlds_reach_everything(walker):
     for name in ("stlb_hits", "walks", "faults", "nested_hits", "misses", "uncached"):
         assert seen[name, 0] > 50, (name, seen)
     for level in range(2, 6):
-        assert seen["table_hits", level] > 10 and seen["ept_table_hits", level] > 10, (level, seen)
+        assert seen["table_hits", level] > 3 and seen["ept_table_hits", level] > 3, (level, seen)
     for level in range(3):
         assert seen["cache_hits", level] > 50, seen
     assert all(seen["mode", mode] for mode in ("4", "5", "pae", "32"))
