@@ -51,7 +51,8 @@ def test_an_array_that_does_not_exist_finds_nothing():
 
 
 def test_pages_larger_than_any_array_holds_are_kept_in_parts():
-    walker = walker_of(Geometry({"l1d_4k": (4, 4), "l1i_4k": (4, 4), "l1i_2m": (4, 4), "stlb_4k": (8, 8), "stlb_2m": (8, 8)}), False)
+    first_level = {"l1d_4k": (4, 4), "l1i_4k": (4, 4), "l1i_2m": (4, 4)}
+    walker = walker_of(Geometry(first_level | {"stlb_4k": (8, 8), "stlb_2m": (8, 8)}), with_ept=False)
     walker.guest.map(PAGE_1G, PAGE_1G, PAGE_1G, flags=FLAGS)
     inside = PAGE_1G + 5 * PAGE_2M
     assert references(walker, inside) == 2 and references(walker, inside) == 0
@@ -143,7 +144,8 @@ def test_tlbs_for_several_page_sizes_share_their_entries():
     guest.map(0, 0, PAGE_4K, 70, FLAGS)
     guest.map(PAGE_1G, 0, PAGE_2M, 4, FLAGS)
     walker.use(guest)
-    small, large = np.arange(70, dtype=np.uint64) << np.uint64(12), np.uint64(PAGE_1G) + (np.arange(4, dtype=np.uint64) << np.uint64(21))
+    small = np.arange(70, dtype=np.uint64) * np.uint64(PAGE_4K)
+    large = np.uint64(PAGE_1G) + np.arange(4, dtype=np.uint64) * np.uint64(PAGE_2M)
     walker.translate_many(small)
     walker.translate_many(large)
     walker.reset_counters()
