@@ -6,6 +6,7 @@ the next walk that needs it. Tables whose flags are set already are only read.
 """
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -52,14 +53,20 @@ class Streams:
         return hpas, outcomes
 
     def translate_into(
-        self, glas: Addresses, access: int, hpas_out: Addresses, status_out: Addresses, cores: int | None = None
+        self,
+        glas: Addresses,
+        access: int,
+        hpas_out: Addresses,
+        status_out: Addresses,
+        cores: int | None = None,
+        kernel: Callable[..., None] = translate_streams,
     ) -> None:
-        """The same with results written to given arrays, all of them C-contiguous."""
+        """The same with results written to given arrays, all of them C-contiguous, by any kernel of that signature."""
         most = int(numba.config.NUMBA_NUM_THREADS)
         before = numba.get_num_threads()
         numba.set_num_threads(max(1, min(cores or most, len(self.states), most)))
         try:
-            translate_streams(self._addresses, glas, access, hpas_out, status_out)
+            kernel(self._addresses, glas, access, hpas_out, status_out)
         finally:
             numba.set_num_threads(before)
 
