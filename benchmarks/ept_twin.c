@@ -1,95 +1,19 @@
 /* Translation of arrays of addresses in plain C: the yardstick for vmxemu.translation, compiled with cc -O2.
 
    Tables, checks (permissions, reserved bits, misconfiguration, accessed and dirty flags), TLB (page sizes, sets, ways,
-   LRU, two levels), costs and counters are those of the kernels, for 64-bit mode with 4 levels through a 4-level EPT or
-   none. What the kernels would do on a fault or to set a flag is left out: such a translation gives all ones. */
-#include <stdint.h>
-#include <stddef.h>
-#include <string.h>
+   replacement, two levels), walk caches, nested TLBs, costs and counters are those of the kernels, for 64-bit mode with 4
+   levels through a 4-level EPT or none. What the kernels would do on a fault or to set a flag is left out: such a
+   translation gives all ones. */
+#include "ept_twin_caches.h"
 #include <time.h>
 
-typedef uint64_t u64;
-enum { CAPACITY = 16384, MISS = CAPACITY };
-enum { L1D, L1I, STLB, GROUPS, CLASSES = 3 }; /* a class is a page size: 4K, 2M, 1G */
 #define FRAME 0x000FFFFFFFFFF000ull
 #define FAILED (~0ull)
+#define RW_US 6ull
+#define XD (1ull << 63)
+#define NESTED_SPACE 2ull /* of guest-physical addresses; that of linear ones is odd */
 
-struct array { u64 ways, stride, set_mask, first, hash_shift, hash_mask; }; /* as translation.tlb_layout.TlbArray */
-struct counters { u64 stlb_hits, walks, references, cycles; };
-struct tlb {
-    struct array arrays[GROUPS * CLASSES];
-    u64 clock, live, stlb_cycles, walk_cycles, reference_cycles, guest_walks[8], ept_walks[8][4];
-    struct counters counted;
-    u64 tags[CAPACITY], spaces[CAPACITY], stamps[CAPACITY], words[CAPACITY], gpas[CAPACITY];
-};
 struct machine { const char *ram; u64 ram_bytes, cr3, eptp, physical_bits, required, space; struct tlb tlb; };
-
-static inline u64 set_of(const struct array *a, u64 page)
-{
-    return a->first + ((page ^ (page >> a->hash_shift & a->hash_mask)) & a->set_mask) * a->stride;
-}
-
-static inline u64 find_in(const struct tlb *t, u64 number, u64 tag, u64 page, u64 space)
-{
-    const struct array *a = &t->arrays[number];
-    u64 slot = set_of(a, page), end = slot + a->ways;
-    for (; slot < end; slot++)
-        if (t->tags[slot] == tag && t->spaces[slot] == space)
-            return slot;
-    return MISS;
-}
-
-static __attribute__((noinline)) u64 find_large(const struct tlb *t, u64 number, u64 gla, u64 space)
-{
-    for (u64 class = 1, slot; class < CLASSES; class++) {
-        u64 page = gla >> (12 + class * 9);
-        if (t->live >> (number + class) & 1 && (slot = find_in(t, number + class, page << 12, page, space | class << 54)) != MISS)
-            return slot;
-    }
-    return MISS;
-}
-
-static inline u64 find(const struct tlb *t, u64 group, u64 gla, u64 space)
-{
-    u64 number = group * CLASSES, slot = find_in(t, number, gla & ~0xFFFull, gla >> 12, space);
-    return slot == MISS && t->live >> number & 6 ? find_large(t, number, gla, space) : slot;
-}
-
-static inline void put(struct tlb *t, const struct array *a, u64 tag, u64 page, u64 space, u64 word, u64 gpa)
-{
-    u64 slot = set_of(a, page), end = slot + a->ways, oldest = slot;
-    for (slot++; slot < end; slot++)
-        if (t->stamps[slot] < t->stamps[oldest])
-            oldest = slot;
-    t->tags[oldest] = tag;
-    t->spaces[oldest] = space;
-    t->words[oldest] = word;
-    t->gpas[oldest] = gpa;
-    t->stamps[oldest] = t->clock;
-}
-
-/* A page larger than the group can hold is kept as its part around the address. */
-static __attribute__((noinline)) void insert_large(struct tlb *t, u64 group, u64 gla, u64 space, u64 word, u64 gpa)
-{
-    u64 class = word >> 6 & 3, offset = (4096ull << class * 9) - 1, low, page;
-    while (!t->arrays[group * CLASSES + class].ways)
-        if (!class--)
-            return;
-    page = gla >> (12 + class * 9);
-    low = (4096ull << class * 9) - 1;
-    put(t, &t->arrays[group * CLASSES + class], gla & ~low, page, space | class << 54,
-        (word & ~0xC0ull) | class << 6 | (gla & offset & ~low), gpa | (gla & offset & ~low));
-    t->live |= 1ull << (group * CLASSES + class);
-}
-
-static inline void insert(struct tlb *t, u64 group, u64 gla, u64 space, u64 word, u64 gpa)
-{
-    const struct array *a = &t->arrays[group * CLASSES];
-    if (word & 0xC0)
-        insert_large(t, group, gla, space, word, gpa);
-    else if (a->ways)
-        put(t, a, gla & ~0xFFFull, gla >> 12, space, word, gpa);
-}
 
 static inline int entry_at(const struct machine *m, u64 at, u64 *entry)
 {
@@ -102,16 +26,17 @@ static inline int entry_at(const struct machine *m, u64 at, u64 *entry)
 /* Frame, R W X in 2:0, "no dirty flag is needed for a store" in 3, page-size class in 5:4; or FAILED. */
 static u64 ept_walk(struct machine *m, u64 gpa, u64 want, int guest_level)
 {
-    u64 reserved = ~0ull << m->physical_bits & 0xFFFFFFFFFFFFFull, both = ~0ull, table = m->eptp & FRAME, entry;
+    u64 reserved = ~0ull << m->physical_bits & 0xFFFFFFFFFFFFFull, both = ~0ull, table = m->eptp & FRAME, entry, at;
     int level;
     if (!m->eptp) /* the size of the guest's page decides */
         return (gpa & FRAME) | 0xF | (CLASSES - 1) << 4;
     if (gpa >> 48)
         return FAILED;
     for (level = 4;; level--) {
-        if (!entry_at(m, table | (gpa >> (level * 9) & 0xFF8), &entry))
+        at = table | (gpa >> (level * 9) & 0xFF8);
+        if (!entry_at(m, at, &entry))
             return FAILED;
-        m->tlb.counted.references++;
+        refer(&m->tlb, at);
         if ((entry & 7) == 0 || (entry & 3) == 2 || (entry & 7) == 4 || entry & reserved)
             return FAILED;
         both &= entry;
@@ -135,24 +60,86 @@ static u64 ept_walk(struct machine *m, u64 gpa, u64 want, int guest_level)
            | (u64)(level - 1) << 4;
 }
 
+/* The same, or what a nested TLB knows. */
+static inline u64 nested_walk(struct machine *m, u64 number, u64 gpa, u64 want, int guest_level)
+{
+    struct tlb *t = &m->tlb;
+    const struct array *a = &t->arrays[number];
+    u64 page = gpa >> 12, answer;
+    if (!a->ways || !m->eptp)
+        return ept_walk(m, gpa, want, guest_level);
+    u64 slot = find_in(t, number, page << 12, page, NESTED_SPACE);
+    if (slot != MISS) {
+        answer = t->words[slot];
+        if ((answer & want) == want && (!(want & 2) || answer & 8)) {
+            used(t, a, page, slot);
+            t->counted.nested_hits++;
+            return answer;
+        }
+    }
+    answer = ept_walk(m, gpa, want, guest_level);
+    if (answer != FAILED)
+        put(t, a, page << 12, page, NESTED_SPACE, answer, page << 12);
+    return answer;
+}
+
+/* The deepest table that a walk cache knows: gives the level of its entries, or 0. */
+static int find_table(struct machine *m, u64 gla, u64 *word)
+{
+    struct tlb *t = &m->tlb;
+    for (int level = 2; level <= 4; level++) {
+        const struct array *a = &t->arrays[TABLES + level];
+        u64 page = gla >> (level * 9 + 3), slot;
+        if (a->ways && (slot = find_in(t, TABLES + level, page << 12, page, m->space)) != MISS) {
+            used(t, a, page, slot);
+            t->counted.table_hits++;
+            *word = t->words[slot];
+            return level - 1;
+        }
+    }
+    return 0;
+}
+
+static inline void keep_table(struct machine *m, u64 gla, int level, u64 word, u64 gpa)
+{
+    struct tlb *t = &m->tlb;
+    const struct array *a = &t->arrays[TABLES + level];
+    u64 page = gla >> (level * 9 + 3);
+    if (a->ways)
+        put(t, a, page << 12, page, m->space, word, gpa);
+}
+
 /* The TLB's word: frame, rights in 5:0, page-size class in 7:6; or FAILED. */
 static u64 walk(struct machine *m, u64 gla, u64 access, u64 *gpa_out)
 {
     u64 reserved = ~0ull << m->physical_bits & 0xFFFFFFFFFFFFFull, both = ~0ull, either = 0, table = m->cr3 & FRAME;
-    u64 entry, answer, table_access = m->eptp & 0x40 ? 3 : 1;
-    int level;
+    u64 entry = m->cr3, answer, table_access = m->eptp & 0x40 ? 3 : 1, known = 0;
+    int level = 0, first;
     if ((gla + (1ull << 47)) >> 48)
         return FAILED;
-    for (level = 4;; level--) {
-        u64 at = table | (gla >> (level * 9) & 0xFF8);
-        answer = ept_walk(m, at, table_access, level);
-        if (answer == FAILED || !entry_at(m, (answer & FRAME) | (at & 0xFFF), &entry))
+    if (m->tlb.tables_on && (level = find_table(m, gla, &known)) != 0) {
+        both = known | ~RW_US;
+        either = known & XD;
+    }
+    first = level = level ? level : 4;
+    for (;; level--) {
+        u64 at = table | (gla >> (level * 9) & 0xFF8), hpa;
+        if (known) {
+            hpa = (known & FRAME) | (at & 0xFFF);
+            known = 0;
+        } else {
+            answer = nested_walk(m, NESTED_TABLES, at, table_access, level);
+            if (answer == FAILED)
+                return FAILED;
+            hpa = (answer & FRAME) | (at & 0xFFF);
+        }
+        if (m->tlb.tables_on && level != first && both & 0x20)
+            keep_table(m, gla, level + 1, (hpa & FRAME) | (both & RW_US) | (either & XD) | (entry & 0x18), table);
+        if (!entry_at(m, hpa, &entry))
             return FAILED;
-        m->tlb.counted.references++;
+        refer(&m->tlb, hpa);
         if (!(entry & 1) || entry & reserved)
             return FAILED;
-        both &= entry;
-        either |= entry;
         if (level == 1)
             break;
         if (entry & 0x80) {
@@ -160,13 +147,17 @@ static u64 walk(struct machine *m, u64 gla, u64 access, u64 *gpa_out)
                 return FAILED;
             break;
         }
+        both &= entry;
+        either |= entry;
         table = entry & FRAME;
     }
-    m->tlb.guest_walks[level]++;
+    both &= entry;
+    either |= entry;
+    m->tlb.guest_walks[first][level]++;
     if (!(both & 0x20) || (access == 1 && !(entry & 0x40)))
         return FAILED;
     u64 offset = (1ull << (level * 9 + 3)) - 1, gpa = (entry & FRAME & ~offset) | (gla & offset);
-    answer = ept_walk(m, gpa, 1ull << access, 0);
+    answer = nested_walk(m, NESTED_PAGES, gpa, 1ull << access, 0);
     if (answer == FAILED)
         return FAILED;
     u64 size = level - 1, ept_size = answer >> 4 & 3;
@@ -183,44 +174,62 @@ static u64 walk(struct machine *m, u64 gla, u64 access, u64 *gpa_out)
     return (answer & FRAME & ~low) | rights | size << 6;
 }
 
+static __attribute__((noinline)) u64 missed(struct machine *m, u64 gla, u64 access, u64 group)
+{
+    struct tlb *t = &m->tlb;
+    u64 before = t->counted.references, word, gpa;
+    t->counted.walks++;
+    t->memory_cycles = 0;
+    word = walk(m, gla, access, &gpa);
+    if (!t->caches.on)
+        t->memory_cycles = (t->counted.references - before) * t->reference_cycles;
+    t->counted.cycles += t->walk_cycles + t->memory_cycles;
+    if (word == FAILED || m->required & ~word)
+        return FAILED;
+    insert(t, group, gla, m->space, word, gpa);
+    insert(t, STLB, gla, m->space, word, gpa);
+    return word;
+}
+
+/* The array and the page number that a found entry belongs to. */
+static inline void used_page(struct tlb *t, u64 group, u64 gla, u64 slot)
+{
+    u64 class = t->words[slot] >> 6 & 3;
+    used(t, &t->arrays[group * CLASSES + class], gla >> (12 + class * 9), slot);
+}
+
 static inline u64 translate(struct machine *m, u64 gla, u64 access)
 {
     struct tlb *t = &m->tlb;
-    u64 group = access >> 1, word, gpa, before, slot = find(t, group, gla, m->space);
+    u64 group = access >> 1, word, slot = find(t, group, gla, m->space);
     t->clock++;
     if (slot != MISS && !(m->required & ~t->words[slot])) {
         word = t->words[slot];
-        t->stamps[slot] = t->clock;
+        used_page(t, group, gla, slot);
     } else if ((slot = find(t, STLB, gla, m->space)) != MISS && !(m->required & ~t->words[slot])) {
         word = t->words[slot];
-        t->stamps[slot] = t->clock;
+        used_page(t, STLB, gla, slot);
         t->counted.stlb_hits++;
         t->counted.cycles += t->stlb_cycles;
         insert(t, group, gla, m->space, word, t->gpas[slot]);
     } else {
-        before = t->counted.references;
-        t->counted.walks++;
-        word = walk(m, gla, access, &gpa);
-        t->counted.cycles += t->walk_cycles + (t->counted.references - before) * t->reference_cycles;
-        if (word == FAILED || m->required & ~word)
+        word = missed(m, gla, access, group);
+        if (word == FAILED)
             return FAILED;
-        insert(t, group, gla, m->space, word, gpa);
-        insert(t, STLB, gla, m->space, word, gpa);
     }
     return (word & FRAME) | (gla & ((4096ull << (word >> 6 & 3) * 9) - 1));
 }
 
 static struct machine the;
 
-void twin_invalidate(void)
-{
-    memset(the.tlb.spaces, 0, sizeof the.tlb.spaces);
-    the.tlb.live = 0;
-}
+void twin_invalidate(void) { empty(&the.tlb); }
 
-/* `arrays`: those of the kernel's record. Everything is invalid afterwards; 0 if there is no room for the arrays. */
-int twin_setup(const void *ram, const u64 *numbers, const struct array *arrays)
+/* `arrays` and `caches`: those of the kernel's records. Everything is invalid afterwards. 0 if there is no room. */
+int twin_setup(const void *ram, const u64 *numbers, const struct array *arrays, const struct data_caches *caches)
 {
+    struct tlb *t = &the.tlb;
+    for (int i = 0; i < DATA_CACHES; i++)
+        free(t->caches.level[i].tags);
     memset(&the, 0, sizeof the);
     the.ram = ram;
     the.ram_bytes = numbers[0];
@@ -228,14 +237,20 @@ int twin_setup(const void *ram, const u64 *numbers, const struct array *arrays)
     the.eptp = numbers[2];
     the.physical_bits = numbers[3];
     the.space = numbers[2] | 1;
-    the.tlb.stlb_cycles = numbers[4];
-    the.tlb.walk_cycles = numbers[5];
-    the.tlb.reference_cycles = numbers[6];
-    memcpy(the.tlb.arrays, arrays, sizeof the.tlb.arrays);
-    for (int i = 0; i < GROUPS * CLASSES; i++)
+    t->stlb_cycles = numbers[4];
+    t->walk_cycles = numbers[5];
+    t->reference_cycles = numbers[6];
+    t->tree_plru = numbers[7];
+    memcpy(t->arrays, arrays, sizeof t->arrays);
+    t->caches = *caches;
+    plant(t);
+    for (int i = 0; i < ARRAYS; i++) {
         if (arrays[i].first + (arrays[i].set_mask + 1) * arrays[i].stride > CAPACITY)
             return 0;
-    return 1;
+        if (i > TABLES + 1 && i < NESTED_TABLES && arrays[i].ways)
+            t->tables_on = 1;
+    }
+    return own_data_caches(&t->caches);
 }
 
 /* Translates for reads (access 0), writes (1) or fetches (2) of a supervisor. `dependent`: each address is made with

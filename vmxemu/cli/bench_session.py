@@ -11,9 +11,17 @@ from vmxemu.compile_cache import compiled_before
 from vmxemu.measure.cases import Case
 from vmxemu.measure.goals import WAYS, Goal, goals
 from vmxemu.measure.measure import Bench, Row
+from vmxemu.measure.rounds import ROUND_SECONDS
 from vmxemu.measure.twin import Twin
 from vmxemu.presentation.tally import Tally
 
+# What does the work in a case: whether each address depends on the one before, and whether there are streams
+KERNELS = {
+    (False, False): ("vmxemu.translation.batch", "translate_many"),
+    (False, True): ("vmxemu.translation.streams", "translate_streams"),
+    (True, False): ("vmxemu.measure.chase", "chase"),
+    (True, True): ("vmxemu.measure.chase", "chase_streams"),
+}
 TINY = 64  # pages and translations: enough to make the compiler work
 GOAL_SECONDS = 0.4  # goals are measured longer than other rows
 
@@ -44,7 +52,7 @@ def _measure(cases: list[Case], with_goals: bool, interrupts: Interrupts, result
         Bench(None).read_traces(wanted)
         _compile(wanted)
         twin = Twin.compiled()
-    bench = Bench(twin, interrupts.check)
+    bench = Bench(twin, interrupts.check, ROUND_SECONDS)
     to_goals = list(goals(Bench(twin, interrupts.check, GOAL_SECONDS))) if with_goals else []
     with Tally(len(cases) + len(to_goals)) as tally:
         for case in cases:
@@ -70,10 +78,10 @@ def _at_once(interrupts: Interrupts) -> Iterator[None]:
 
 def _compile(cases: Iterable[Case]) -> None:
     """Have the kernels that the cases need compiled, or loaded."""
-    if not compiled_before("vmxemu.translation.batch", "translate_many"):
+    needed = sorted({(case.dependent, case.streams > 1) for case in cases})
+    if not all(compiled_before(*KERNELS[kind]) for kind in needed):
         say("compiling kernels (first run only, about half a minute) ...")
     warmer = Bench(None, seconds=0.0)
-    needed = {(case.dependent, min(case.streams, 2)) for case in cases}
-    for dependent, streams in sorted(needed):
+    for dependent, parallel in needed:
         pattern = "chase" if dependent else "uniform"
-        warmer.measure(replace(Case(pattern), pages=TINY, count=TINY, streams=streams))
+        warmer.measure(replace(Case(pattern), pages=TINY, count=TINY, streams=2 if parallel else 1))

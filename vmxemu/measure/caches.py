@@ -4,9 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from vmxemu.isa import cpus
-from vmxemu.machine.tlb_profile import geometry_of
 from vmxemu.measure.cases import NONE, Case
-from vmxemu.translation.geometry import NO_TLB, Geometry, install
+from vmxemu.translation.geometry import NO_TLB, Geometry, geometry_of, install
 from vmxemu.translation.invalidate import invalidate_all
 
 
@@ -15,11 +14,17 @@ def geometry_for(case: Case) -> Geometry:
     if case.cpu == NONE:
         return NO_TLB
     geometry = geometry_of(cpus.load(case.cpu))
-    return geometry if case.cycles else replace(geometry, stlb_cycles=0, walk_cycles=0, reference_cycles=0)
+    if any(ways > 64 for _, ways in geometry.arrays.values()):
+        geometry = replace(geometry, tree_plru=False)  # TEMPORARY: replacement is to be each array's own
+    if not case.walk_caches:
+        geometry = replace(geometry, walk_caches={})
+    if not case.cycles:
+        geometry = replace(geometry, stlb_cycles=0, walk_cycles=0, reference_cycles=0, data_caches=(), memory_cycles=0)
+    return geometry
 
 
-def install_caches(m: Any, case: Case) -> None:
-    """Give a processor the caches of a case, empty."""
-    install(m, geometry_for(case))
-    m.tlb.nested_on = int(case.cpu != NONE and case.walk_caches and cpus.load(case.cpu).walk_caches["nested"].entries > 0)
+def install_caches(m: Any, case: Case) -> list[Any]:
+    """Give a processor the caches of a case, empty; the result must be kept as long as they are used."""
+    kept = install(m, geometry_for(case))
     invalidate_all(m)
+    return kept

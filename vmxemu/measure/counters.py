@@ -9,20 +9,25 @@ from typing import Any
 class Counters:
     """Sums over some processors."""
 
-    lookups: int
     stlb_hits: int
     walks: int
     references: int
     cycles: int
+    table_hits: int  # of paging-structure caches
+    nested_hits: int
 
     @classmethod
     def of(cls, states: Iterable[Any]) -> "Counters":
         """What stands in the records now."""
-        rows = [
-            (m.tlb.clock, m.tlb.stlb_hits, m.tlb.walks, m.tlb.references, m.walk.cycles_due) for m in states
-        ]
-        return cls(*(sum(int(number) for number in column) for column in zip(*rows, strict=True)))
+        rows = [_counted(m) for m in states]
+        return cls(*(sum(column) for column in zip(*rows, strict=True)))
 
     def since(self, earlier: "Counters") -> "Counters":
         """What came after `earlier`."""
         return Counters(*(getattr(self, name) - getattr(earlier, name) for name in self.__slots__))
+
+
+def _counted(m: Any) -> tuple[int, ...]:
+    tlb = m.tlb
+    numbers = (tlb.stlb_hits, tlb.walks, tlb.references, m.walk.cycles_due, tlb.table_hits.numpy.sum(), tlb.nested_hits)
+    return tuple(int(number) for number in numbers)

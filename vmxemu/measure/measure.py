@@ -9,7 +9,7 @@ import numpy as np
 
 from vmxemu.measure.address_trace import read_trace
 from vmxemu.measure.caches import install_caches
-from vmxemu.measure.cases import ACCESSES, USUAL_COUNT, Case
+from vmxemu.measure.cases import ACCESSES, NONE, USUAL_COUNT, Case
 from vmxemu.measure.chase import chase, chase_streams
 from vmxemu.measure.counters import Counters
 from vmxemu.measure.memory import Footprint, addresses_of, footprint_of
@@ -104,35 +104,37 @@ class _Run:
 
     def __init__(self, case: Case, footprint: Footprint, glas: Addresses, twin: Twin | None) -> None:
         self.case, self.footprint, self.glas = case, footprint, glas
-        self.access: Any = np.uint64(ACCESSES.index(case.access))
+        self.access = ACCESSES.index(case.access)
         self.hpas, self.outcomes = np.zeros_like(glas), np.zeros_like(glas)
-        walker = footprint.walker
-        install_caches(walker.m, case)
-        self.streams = Streams(walker, case.streams) if case.streams > 1 else None
-        self.states = self.streams.states if self.streams else [walker.m]
-        self.twin = twin if twin is not None and twin.models(case) else None
+        self.twin = twin if case.streams == 1 else None
+        # Accessed and dirty flags are set before: streams share the tables, and the twin sets none.
+        m = footprint.walker.m
+        self.kept = install_caches(m, case)
+        for row in glas:
+            translate_many(m, row, self.access, self.hpas[0], self.outcomes[0])
+        self.kept = install_caches(m, case)
+        self.streams = Streams(footprint.walker, case.streams) if case.streams > 1 else None
+        self.states = self.streams.states if self.streams else [m]
         self.counted = Counters.of(self.states)
 
     def row(self, seconds: float, check: Callable[[], None]) -> Row:
         ways: list[Round] = [self._ours]
         if self.streams:
-            self._set_flags()
             ways.append(self._one_core)
         if self.twin:
             self.twin.use(self.states[0])
             ways.append(self._theirs)
         best = best_times(ways, seconds, check)
         self._verify()
-        count = self.glas.size
+        count, c, cached = self.glas.size, self.counted, self.case.cpu != NONE
         ns = [one * 1e9 / count for one in best]
-        c = self.counted
         return Row(
             self.case,
             count,
             ns[0],
             c.references / c.walks if c.walks else None,
-            (c.stlb_hits + c.walks) / count if self.case.cpu != "none" else None,
-            c.walks / count if self.case.cpu != "none" else None,
+            (c.stlb_hits + c.walks) / count if cached else None,
+            c.walks / count if cached else None,
             c.cycles / count if self.case.cycles else None,
             ns[-1] if self.twin else None,
             ns[1] if self.streams else None,
@@ -164,11 +166,6 @@ class _Run:
 
     def _in_turn(self) -> None:
         self._parallel(1)
-
-    def _set_flags(self) -> None:
-        """Streams must find accessed and dirty flags set: memory is shared."""
-        self._in_turn()
-        install_caches(self.footprint.walker.m, self.case)
 
     def _theirs(self) -> float:
         assert self.twin

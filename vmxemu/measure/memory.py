@@ -4,6 +4,8 @@ The pages of the footprint themselves are never touched. They lie at addresses b
 memory has to hold no more than the tables.
 """
 
+import ctypes
+import mmap
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +46,7 @@ def footprint_of(case: Case, trace: Addresses | None) -> Footprint:
     """Tables for a case, in use. Raises InputError for a trace with too many pages."""
     size = BYTES[case.guest_page]
     if trace is None:
-        first, count = GLA // size, max(1, case.pages * PAGE_4K // size)
+        first, count = GLA // size, -(-case.pages * PAGE_4K // size)
         pages = np.arange(first, first + count, dtype=np.uint64)
     else:
         pages = np.unique(trace // np.uint64(size))
@@ -69,8 +71,10 @@ def _walker(pages: Pages, size: int, ept_size: int | None) -> Walker:
         mapped = np.arange(GPA // ept_size, -(-(GPA + spread) // ept_size), dtype=np.uint64)
         frames += _tables(mapped, LEVEL[ept_size])
         frames += frames // (ENTRIES // 2)  # in an EPT of 4-KiB pages, the tables' own frames need tables
-    ram_bytes = -(-frames * PAGE_4K // PAGE_2M) * PAGE_2M
+    ram_bytes = (-(-frames * PAGE_4K // PAGE_2M) + 1) * PAGE_2M
     walker = Walker(ram_bytes)
+    _in_large_host_pages(walker)
+    walker.m.r.pat, walker.m.cpu.mtrr_def_type = 0x0007_0406_0007_0406, 1 << 11 | 6  # TEMPORARY: the library does it soon
     ept = None
     if ept_size:
         ept = walker.new_ept()
@@ -85,6 +89,16 @@ def _walker(pages: Pages, size: int, ept_size: int | None) -> Walker:
         target += len(run) * size
     walker.use(guest, ept, accessed_dirty=ept is not None)
     return walker
+
+
+def _in_large_host_pages(walker: Walker) -> None:
+    """Have this computer keep the tables in large pages where it can: its own TLB is not what is measured."""
+    start, end = walker.ram.ctypes.data, walker.ram.ctypes.data + len(walker.ram)
+    advise = getattr(ctypes.CDLL(None), "madvise", None)
+    if advise and hasattr(mmap, "MADV_HUGEPAGE"):
+        advise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_HUGEPAGE)
+    for _ in range(end % PAGE_2M // PAGE_4K):
+        walker.new_frame()  # not in a large page
 
 
 def _tables(pages: Pages, level: int) -> int:

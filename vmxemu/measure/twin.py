@@ -17,7 +17,7 @@ from vmxemu.measure.cases import ACCESSES, Case
 from vmxemu.translation.library import Addresses
 
 FLAGS = ("-O2", "-shared", "-fPIC")
-COUNTED = ("stlb_hits", "walks", "references", "cycles")
+COUNTED = ("stlb_hits", "walks", "references", "cycles", "table_hits", "nested_hits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Translated:
 
 
 class Twin:
-    """The compiled library. It translates in 64-bit mode, with 4 levels, on one core, and knows no walk caches."""
+    """The compiled library. It translates in 64-bit mode, with 4 levels, on one core."""
 
     def __init__(self, library: Path) -> None:
         self._library = ctypes.CDLL(str(library))
@@ -51,24 +51,19 @@ class Twin:
                 return None
             return cls(library)
 
-    @staticmethod
-    def models(case: Case) -> bool:
-        """Whether the twin does all that the kernels do in this case, so that comparing is fair."""
-        return not case.walk_caches and case.streams == 1
-
     def use(self, m: Any) -> None:
-        """Take over a processor's tables, TLB geometry and costs; the twin's TLB is empty afterwards."""
+        """Take over a processor's tables, geometry and costs; the twin's caches are empty afterwards."""
         tlb = m.tlb
         numbers = np.array(
             [
                 *(int(m.memory.low_bytes), int(m.r.cr[3]), int(m.paging.ept_pointer), int(m.cpu.physical_bits)),
-                *(int(tlb.stlb_cycles), int(tlb.walk_cycles), int(tlb.reference_cycles)),
+                *(int(tlb.stlb_cycles), int(tlb.walk_cycles), int(tlb.reference_cycles), int(tlb.tree_plru)),
             ],
             np.uint64,
         )
-        ram, arrays = ctypes.c_void_p(int(m.memory.ram)), ctypes.c_void_p(tlb.arrays[0].address)
-        if not self._library.twin_setup(ram, ctypes.c_void_p(numbers.ctypes.data), arrays):
-            raise RuntimeError("the C twin has no room for this TLB")
+        where = (int(m.memory.ram), numbers.ctypes.data, tlb.arrays[0].address, m.caches.address)
+        if not self._library.twin_setup(*map(ctypes.c_void_p, where)):
+            raise RuntimeError("the C twin has no room for these caches")
 
     def translate(self, glas: Addresses, case: Case) -> Translated:
         """Translate; the result's array is overwritten by the next call."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vmxemu.configuration.errors import InputError
+from vmxemu.presentation.tables import plain
 
 Facts = Mapping[str, Any]
 LIBRARIES = {".png": "matplotlib", ".html": "plotly"}
@@ -76,12 +77,13 @@ def _note(row: Facts) -> str:
     if row["stlb_miss_rate"] is not None:
         parts.append(f"STLB miss {row['stlb_miss_rate']:.1%}")
     if row["references_per_walk"] is not None:
-        parts.append(f"{row['references_per_walk']:.3g} refs/walk")
+        parts.append(f"{plain(row['references_per_walk'])} refs/walk")
     return ", ".join(parts)
 
 
 def _png(path: Path, bars: Bars) -> None:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
     height = 1.6 + INCHES_A_ROW * len(bars.labels) * (1 + 0.3 * (len(bars.times) - 1))
     figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
@@ -91,8 +93,10 @@ def _png(path: Path, bars: Bars) -> None:
     for number, (series, values) in enumerate(bars.times.items()):
         at = [place - 0.4 + thick * (number + 0.5) for place in places]
         drawn = left.barh(at, [value or float("nan") for value in values], thick, label=series, color=COLOURS[series])
-        left.bar_label(drawn, [f"{value:.3g}" if value else "" for value in values], padding=3, fontsize=7)
+        left.bar_label(drawn, [plain(value) if value else "" for value in values], padding=3, fontsize=7)
     left.set_xscale("log")
+    left.xaxis.set_major_formatter("{x:g}")
+    left.xaxis.set_minor_formatter(LogFormatter())
     left.set_yticks(list(places), bars.labels, fontsize=8)
     left.invert_yaxis()
     left.set_xlabel(TIME_AXIS)

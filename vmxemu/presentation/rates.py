@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from vmxemu.presentation.tables import seconds, si, table
+from vmxemu.presentation.tables import plain, seconds, si, table
 
 Facts = Mapping[str, Any]
 GUEST_COLUMNS = ("what", "rate", "unit", "target", "of target", "operations", "time")
@@ -39,7 +39,7 @@ def goals_table(goals: Sequence[Facts]) -> Table:
 def _goal_cells(goal: Facts) -> tuple[str, ...]:
     value, unit, target = goal["value"], goal["unit"], goal["target"]
     wanted = f"{'<=' if goal['at_most'] else '>='} {_quantity(target, unit)}"
-    twin = f"{goal['twin_ns']:.3g} ns" if goal["twin_ns"] else ""
+    twin = f"{plain(goal['twin_ns'])} ns" if goal["twin_ns"] else ""
     if value is None:
         return (goal["name"], "", wanted, goal["why"], twin)
     share = target / value if goal["at_most"] else value / target
@@ -49,7 +49,7 @@ def _goal_cells(goal: Facts) -> tuple[str, ...]:
 def _quantity(value: float, unit: str) -> str:
     if unit == "x":
         return f"{value:.2f}x"
-    return f"{value:.3g} {unit}" if unit == "ns" else f"{si(value)} {unit}"
+    return f"{plain(value)} {unit}" if unit == "ns" else f"{si(value)} {unit}"
 
 
 def rows_table(rows: Sequence[Facts]) -> Table:
@@ -64,8 +64,9 @@ def rows_table(rows: Sequence[Facts]) -> Table:
 
 
 def _row_cells(row: Facts) -> list[tuple[str, str]]:
-    def figure(name: str, pattern: str = "{:.3g}") -> str:
-        return "" if row.get(name) is None else pattern.format(row[name])
+    def figure(name: str, pattern: str = "") -> str:
+        value = row.get(name)
+        return "" if value is None else pattern.format(value) if pattern else plain(value)
 
     extras = [name for name, on in (("walk caches", row["walk_caches"]), ("cycles", row["cycles"])) if on]
     return [

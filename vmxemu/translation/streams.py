@@ -72,10 +72,19 @@ class Streams:
 
 
 def _copy(m: Any) -> Any:
-    """A State of its own with the same contents, and a register file of its own."""
+    """A State of its own with the same contents, and a register file and data caches of its own."""
     registers: Any = Record(Registers)
     ctypes.memmove(registers.address, m.r.address, Registers.SIZE)
     copied: Any = Record(State)
     ctypes.memmove(copied.address, m.address, State.SIZE)
     copied.r = registers.address
-    return Record(State, copied.address, keep=(copied, registers))
+    lines = [_own_lines(level) for level in copied.caches.level]
+    return Record(State, copied.address, keep=(copied, registers, lines))
+
+
+def _own_lines(level: Any) -> Addresses:
+    lines: Addresses = np.zeros(int(level.ways) * (int(level.set_mask) + 1), np.uint64)
+    if len(lines):
+        ctypes.memmove(lines.ctypes.data, int(level.tags), lines.nbytes)
+        level.tags = lines.ctypes.data
+    return lines

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from vmxemu.isa import cpus
 from vmxemu.translation.batch import translate_many
+from vmxemu.translation.geometry import SKYLAKE_SP, Geometry, geometry_of
 from vmxemu.translation.layout import READ, WRITE
 from vmxemu.translation.library import PAGE_4K, Walker
 from vmxemu.translation.streams import Streams
@@ -12,8 +14,8 @@ PAGES, GLA, GPA = 600, 1 << 32, 8 << 20
 COUNTERS = ("clock", "stlb_hits", "walks", "references", "faults")
 
 
-def walker() -> Walker:
-    made = Walker(16 << 20)
+def walker(geometry: Geometry = SKYLAKE_SP) -> Walker:
+    made = Walker(16 << 20, geometry)
     ept = made.new_ept()
     ept.map(GPA, GPA, count=PAGES)
     guest = made.new_guest_tables(ept)
@@ -28,9 +30,10 @@ def addresses(streams: int, count: int) -> np.ndarray:
     return np.uint64(GLA) + pages * np.uint64(PAGE_4K) + np.uint64(0x123)
 
 
+@pytest.mark.parametrize("geometry", [SKYLAKE_SP, geometry_of(cpus.load("skylake-sp"))], ids=["TLBs", "all caches"])
 @pytest.mark.parametrize(("count", "cores"), [(1, None), (2, 2), (3, 1), (5, None)])
-def test_equal_to_one_after_the_other(count: int, cores: int | None) -> None:
-    shared = walker()
+def test_equal_to_one_after_the_other(count: int, cores: int | None, geometry: Geometry) -> None:
+    shared = walker(geometry)
     glas = addresses(count, 1500)
     for access in (WRITE, READ):  # the first sets the flags of all tables
         shared.translate_many(np.uint64(GLA) + np.arange(PAGES, dtype=np.uint64) * np.uint64(PAGE_4K), int(access))
@@ -43,6 +46,7 @@ def test_equal_to_one_after_the_other(count: int, cores: int | None) -> None:
         assert (hpas[number] == expected_hpas).all() and (outcomes[number] == expected_outcomes).all()
         for name in COUNTERS:
             assert getattr(streams.states[number].tlb, name) == getattr(m.tlb, name), name
+        assert streams.states[number].walk.cycles_due == m.walk.cycles_due
 
 
 def test_the_walker_is_left_as_it_was() -> None:
