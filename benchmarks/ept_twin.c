@@ -26,13 +26,18 @@ static inline int entry_at(const struct machine *m, u64 at, u64 *entry)
 /* Frame, R W X in 2:0, "no dirty flag is needed for a store" in 3, page-size class in 5:4; or FAILED. */
 static u64 ept_walk(struct machine *m, u64 gpa, u64 want, int guest_level)
 {
-    u64 reserved = ~0ull << m->physical_bits & 0xFFFFFFFFFFFFFull, both = ~0ull, table = m->eptp & FRAME, entry, at;
-    int level;
+    u64 reserved = ~0ull << m->physical_bits & 0xFFFFFFFFFFFFFull, both = ~0ull, table = m->eptp & FRAME, entry, at, known;
+    u64 words[5];
+    int level = 0, first;
     if (!m->eptp) /* the size of the guest's page decides */
         return (gpa & FRAME) | 0xF | (CLASSES - 1) << 4;
     if (gpa >> 48)
         return FAILED;
-    for (level = 4;; level--) {
+    if (m->tlb.ept_tables_on && (level = find_table(&m->tlb, EPT_TABLES, gpa, NESTED_SPACE, &known)) != 0) {
+        table = known & FRAME;
+        both = known | ~7ull;
+    }
+    for (first = level = level ? level : 4;; level--) {
         at = table | (gpa >> (level * 9) & 0xFF8);
         if (!entry_at(m, at, &entry))
             return FAILED;
@@ -45,6 +50,7 @@ static u64 ept_walk(struct machine *m, u64 gpa, u64 want, int guest_level)
         if (entry & 0x78)
             return FAILED;
         table = entry & FRAME;
+        words[level] = table | (both & 7);
     }
     if (0x8C >> (entry >> 3 & 7) & 1)
         return FAILED;
@@ -55,6 +61,9 @@ static u64 ept_walk(struct machine *m, u64 gpa, u64 want, int guest_level)
     if (m->eptp & 0x40 && (!(both & 0x100) || (want & 2 && !(entry & 0x200))))
         return FAILED;
     m->tlb.ept_walks[guest_level][level - 1]++;
+    if (m->tlb.ept_tables_on)
+        for (; first > level; first--)
+            keep_table(&m->tlb, EPT_TABLES + first, gpa >> (first * 9 + 3), NESTED_SPACE, words[first], gpa);
     u64 offset = (1ull << (level * 9 + 3)) - 1;
     return (entry & FRAME & ~offset) | (gpa & offset & FRAME) | (both & 7) | (m->eptp & 0x40 ? entry >> 6 & 8 : 8)
            | (u64)(level - 1) << 4;
@@ -83,32 +92,6 @@ static inline u64 nested_walk(struct machine *m, u64 number, u64 gpa, u64 want, 
     return answer;
 }
 
-/* The deepest table that a walk cache knows: gives the level of its entries, or 0. */
-static int find_table(struct machine *m, u64 gla, u64 *word)
-{
-    struct tlb *t = &m->tlb;
-    for (int level = 2; level <= 4; level++) {
-        const struct array *a = &t->arrays[TABLES + level];
-        u64 page = gla >> (level * 9 + 3), slot;
-        if (a->ways && (slot = find_in(t, TABLES + level, page << 12, page, m->space)) != MISS) {
-            used(t, a, page, slot);
-            t->counted.table_hits++;
-            *word = t->words[slot];
-            return level - 1;
-        }
-    }
-    return 0;
-}
-
-static inline void keep_table(struct machine *m, u64 gla, int level, u64 word, u64 gpa)
-{
-    struct tlb *t = &m->tlb;
-    const struct array *a = &t->arrays[TABLES + level];
-    u64 page = gla >> (level * 9 + 3);
-    if (a->ways)
-        put(t, a, page << 12, page, m->space, word, gpa);
-}
-
 /* The TLB's word: frame, rights in 5:0, page-size class in 7:6; or FAILED. */
 static u64 walk(struct machine *m, u64 gla, u64 access, u64 *gpa_out)
 {
@@ -117,7 +100,7 @@ static u64 walk(struct machine *m, u64 gla, u64 access, u64 *gpa_out)
     int level = 0, first;
     if ((gla + (1ull << 47)) >> 48)
         return FAILED;
-    if (m->tlb.tables_on && (level = find_table(m, gla, &known)) != 0) {
+    if (m->tlb.tables_on && (level = find_table(&m->tlb, TABLES, gla, m->space, &known)) != 0) {
         both = known | ~RW_US;
         either = known & XD;
     }
@@ -134,7 +117,8 @@ static u64 walk(struct machine *m, u64 gla, u64 access, u64 *gpa_out)
             hpa = (answer & FRAME) | (at & 0xFFF);
         }
         if (m->tlb.tables_on && level != first && both & 0x20)
-            keep_table(m, gla, level + 1, (hpa & FRAME) | (both & RW_US) | (either & XD) | (entry & 0x18), table);
+            keep_table(&m->tlb, TABLES + level + 1, gla >> (level * 9 + 12), m->space,
+                       (hpa & FRAME) | (both & RW_US) | (either & XD) | (entry & 0x18), table);
         if (!entry_at(m, hpa, &entry))
             return FAILED;
         refer(&m->tlb, hpa);
@@ -247,8 +231,8 @@ int twin_setup(const void *ram, const u64 *numbers, const struct array *arrays, 
     for (int i = 0; i < ARRAYS; i++) {
         if (arrays[i].first + (arrays[i].set_mask + 1) * arrays[i].stride > CAPACITY)
             return 0;
-        if (i > TABLES + 1 && i < NESTED_TABLES && arrays[i].ways)
-            t->tables_on = 1;
+        t->tables_on |= i >= TABLES + 2 && i <= TABLES + 5 && arrays[i].ways;
+        t->ept_tables_on |= i >= EPT_TABLES + 2 && arrays[i].ways;
     }
     return own_data_caches(&t->caches);
 }

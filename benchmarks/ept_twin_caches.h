@@ -7,16 +7,17 @@
 typedef uint64_t u64;
 enum { CAPACITY = 16384, MISS = CAPACITY };
 enum { L1D, L1I, STLB, GROUPS, CLASSES = 3 };                       /* a class is a page size: 4K, 2M, 1G */
-enum { TABLES = 7, NESTED_TABLES = 13, NESTED_PAGES = 14, ARRAYS }; /* TABLES + level 2..5: walk caches */
-enum { DEPTH = 6, DATA_CACHES = 3 };
+/* TABLES + level 2..5: paging-structure caches; EPT_TABLES + level: those of EPT */
+enum { TABLES = 7, NESTED_TABLES = 13, NESTED_PAGES = 14, EPT_TABLES = 13, ARRAYS = 19 };
+enum { DEPTH = 6, DATA_CACHES = 3, SET = 16 }; /* places of a data cache's set */
 
 struct array { u64 ways, stride, set_mask, first, hash_shift, hash_mask; }; /* as translation.tlb_layout.TlbArray */
-struct data_cache { u64 *tags, ways, set_mask, cycles, hits; };             /* DataCache and Caches of the same */
+struct data_cache { uint32_t *tags; u64 ways, set_mask, cycles, hits; };    /* DataCache and Caches of the same */
 struct data_caches { u64 on, memory_cycles, misses, uncached; struct data_cache level[DATA_CACHES]; };
-struct counters { u64 stlb_hits, walks, references, cycles, table_hits, nested_hits; };
+struct counters { u64 stlb_hits, walks, references, cycles, table_hits, ept_table_hits, nested_hits; };
 struct tlb {
     struct array arrays[ARRAYS];
-    u64 clock, live, tree_plru, tables_on, stlb_cycles, walk_cycles, reference_cycles, memory_cycles;
+    u64 clock, live, tree_plru, tables_on, ept_tables_on, stlb_cycles, walk_cycles, reference_cycles, memory_cycles;
     u64 guest_walks[8][8], ept_walks[8][4], kept[1 << DEPTH], pointed[1 << DEPTH];
     struct counters counted;
     struct data_caches caches;
@@ -107,6 +108,28 @@ static inline void put(struct tlb *t, const struct array *a, u64 tag, u64 page, 
         used(t, a, page, oldest);
 }
 
+/* The deepest table for an address that the paging-structure caches know: gives the level of its entries, or 0. */
+static int find_table(struct tlb *t, u64 caches, u64 address, u64 space, u64 *word)
+{
+    for (int level = 2; level <= 4; level++) {
+        const struct array *a = &t->arrays[caches + level];
+        u64 page = address >> (level * 9 + 3), slot;
+        if (a->ways && (slot = find_in(t, caches + level, page << 12, page, space)) != MISS) {
+            used(t, a, page, slot);
+            *(caches == TABLES ? &t->counted.table_hits : &t->counted.ept_table_hits) += 1;
+            *word = t->words[slot];
+            return level - 1;
+        }
+    }
+    return 0;
+}
+
+static inline void keep_table(struct tlb *t, u64 number, u64 page, u64 space, u64 word, u64 gpa)
+{
+    if (t->arrays[number].ways)
+        put(t, &t->arrays[number], page << 12, page, space, word, gpa);
+}
+
 /* A page larger than the group can hold is kept as its part around the address. */
 static __attribute__((noinline)) void insert_large(struct tlb *t, u64 group, u64 gla, u64 space, u64 word, u64 gpa)
 {
@@ -129,11 +152,11 @@ static inline void insert(struct tlb *t, u64 group, u64 gla, u64 space, u64 word
         put(t, a, gla & ~0xFFFull, gla >> 12, space, word, gpa);
 }
 
-static inline int bring_to_front(const struct data_cache *cache, u64 tag)
+static inline int bring_to_front(const struct data_cache *cache, uint32_t tag)
 {
-    u64 *at = cache->tags + ((tag - 1) & cache->set_mask) * cache->ways, *end = at + cache->ways, previous = tag;
+    uint32_t *at = cache->tags + ((tag - 1) & cache->set_mask) * SET, *end = at + cache->ways, previous = tag;
     for (; at < end; at++) {
-        u64 current = *at;
+        uint32_t current = *at;
         *at = previous;
         if (current == tag)
             return 1;
@@ -166,13 +189,16 @@ static inline void refer(struct tlb *t, u64 hpa)
 
 static int own_data_caches(struct data_caches *caches)
 {
-    for (int i = 0; i < DATA_CACHES; i++)
-        if (caches->level[i].ways) {
-            caches->level[i].tags = calloc(caches->level[i].ways * (caches->level[i].set_mask + 1), sizeof(u64));
-            if (!caches->level[i].tags)
-                return 0;
-        } else
-            caches->level[i].tags = NULL;
+    for (int i = 0; i < DATA_CACHES; i++) {
+        struct data_cache *cache = &caches->level[i];
+        size_t bytes = (cache->set_mask + 1) * SET * sizeof *cache->tags;
+        if (!cache->ways)
+            cache->tags = NULL;
+        else if (cache->ways <= SET && (cache->tags = aligned_alloc(SET * sizeof *cache->tags, bytes)))
+            memset(cache->tags, 0, bytes);
+        else
+            return 0;
+    }
     return 1;
 }
 

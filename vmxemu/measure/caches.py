@@ -16,6 +16,8 @@ def geometry_for(case: Case) -> Geometry:
     geometry = geometry_of(cpus.load(case.cpu))
     if any(ways > 64 for _, ways in geometry.arrays.values()):
         geometry = replace(geometry, tree_plru=False)  # TEMPORARY: replacement is to be each array's own
+    fitting = (replace(cache, ways=min(cache.ways, 16)) for cache in geometry.data_caches)
+    geometry = replace(geometry, data_caches=tuple(fitting))  # TEMPORARY: sets are to hold what profiles have
     if not case.walk_caches:
         geometry = replace(geometry, walk_caches={})
     if not case.cycles:

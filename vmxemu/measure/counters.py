@@ -14,6 +14,7 @@ class Counters:
     references: int
     cycles: int
     table_hits: int  # of paging-structure caches
+    ept_table_hits: int
     nested_hits: int
 
     @classmethod
@@ -29,5 +30,6 @@ class Counters:
 
 def _counted(m: Any) -> tuple[int, ...]:
     tlb = m.tlb
-    numbers = (tlb.stlb_hits, tlb.walks, tlb.references, m.walk.cycles_due, tlb.table_hits.numpy.sum(), tlb.nested_hits)
+    table_hits, ept_table_hits = tlb.table_hits.numpy.sum(), tlb.ept_table_hits.numpy.sum()
+    numbers = (tlb.stlb_hits, tlb.walks, tlb.references, m.walk.cycles_due, table_hits, ept_table_hits, tlb.nested_hits)
     return tuple(int(number) for number in numbers)

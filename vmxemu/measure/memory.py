@@ -74,7 +74,6 @@ def _walker(pages: Pages, size: int, ept_size: int | None) -> Walker:
     ram_bytes = (-(-frames * PAGE_4K // PAGE_2M) + 1) * PAGE_2M
     walker = Walker(ram_bytes)
     _in_large_host_pages(walker)
-    walker.m.r.pat, walker.m.cpu.mtrr_def_type = 0x0007_0406_0007_0406, 1 << 11 | 6  # TEMPORARY: the library does it soon
     ept = None
     if ept_size:
         ept = walker.new_ept()

@@ -17,7 +17,7 @@ from vmxemu.measure.cases import ACCESSES, Case
 from vmxemu.translation.library import Addresses
 
 FLAGS = ("-O2", "-shared", "-fPIC")
-COUNTED = ("stlb_hits", "walks", "references", "cycles", "table_hits", "nested_hits")
+COUNTED = ("stlb_hits", "walks", "references", "cycles", "table_hits", "ept_table_hits", "nested_hits")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,12 @@ from vmxemu.jit import cast_to, parallel_kernel
 from vmxemu.layout import Record
 from vmxemu.state import State
 from vmxemu.translation.batch import translate_many
+from vmxemu.translation.data_caches import SET_SHIFT
 from vmxemu.translation.layout import READ
 from vmxemu.translation.library import Addresses, Walker
 
 state_at = cast_to(State)
+SET_BYTES = 1 << int(SET_SHIFT)
 
 
 @parallel_kernel
@@ -83,8 +85,9 @@ def _copy(m: Any) -> Any:
 
 
 def _own_lines(level: Any) -> Addresses:
-    lines: Addresses = np.zeros(int(level.ways) * (int(level.set_mask) + 1), np.uint64)
-    if len(lines):
-        ctypes.memmove(lines.ctypes.data, int(level.tags), lines.nbytes)
-        level.tags = lines.ctypes.data
+    size = (int(level.set_mask) + 1) << int(SET_SHIFT) if level.ways else 0
+    lines: Addresses = np.zeros(size // 8 + SET_BYTES // 8, np.uint64)
+    start = -(-lines.ctypes.data // SET_BYTES) * SET_BYTES
+    ctypes.memmove(start, int(level.tags), size)
+    level.tags = start
     return lines
