@@ -13,7 +13,7 @@ from vmxemu.measure.cases import ACCESSES, NONE, USUAL_COUNT, Case
 from vmxemu.measure.chase import chase, chase_streams
 from vmxemu.measure.counters import Counters
 from vmxemu.measure.memory import Footprint, addresses_of, footprint_of
-from vmxemu.measure.rounds import ROUND_SECONDS, Round, best_times, timed
+from vmxemu.measure.rounds import ROUND_SECONDS, Round, best_times, processor_seconds, seconds
 from vmxemu.measure.twin import COUNTED, Twin
 from vmxemu.translation.batch import translate_many
 from vmxemu.translation.invalidate import invalidate_all
@@ -117,14 +117,14 @@ class _Run:
         self.states = self.streams.states if self.streams else [m]
         self.counted = Counters.of(self.states)
 
-    def row(self, seconds: float, check: Callable[[], None]) -> Row:
+    def row(self, least_seconds: float, check: Callable[[], None]) -> Row:
         ways: list[Round] = [self._ours]
         if self.streams:
             ways.append(self._one_core)
         if self.twin:
             self.twin.use(self.states[0])
             ways.append(self._theirs)
-        best = best_times(ways, seconds, check)
+        best = best_times(ways, least_seconds, check)
         self._verify()
         count, c, cached = self.glas.size, self.counted, self.case.cpu != NONE
         ns = [one * 1e9 / count for one in best]
@@ -141,19 +141,19 @@ class _Run:
         )
 
     def _ours(self) -> float:
-        return self._counted(self._parallel if self.streams else self._single)
+        return self._counted(seconds, self._parallel) if self.streams else self._counted(processor_seconds, self._single)
 
     def _one_core(self) -> float:
-        return self._counted(self._in_turn)
+        return self._counted(seconds, self._in_turn)
 
-    def _counted(self, work: Callable[[], object]) -> float:
+    def _counted(self, clock: Callable[[Callable[[], object]], float], work: Callable[[], object]) -> float:
         if self.case.cold:
             for m in self.states:
                 invalidate_all(m)
         before = Counters.of(self.states)
-        seconds = timed(work)
+        took = clock(work)
         self.counted = Counters.of(self.states).since(before)
-        return seconds
+        return took
 
     def _single(self) -> None:
         translate = chase if self.case.dependent else translate_many
