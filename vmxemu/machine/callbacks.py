@@ -294,7 +294,7 @@ def copy_code(m: "State", linear: int, target: int, size: int) -> bool:
 
 @native_callback(types.void(U64, U64, U32, U64))
 def on_io_site(uc: int, address: int, size: int, state: int) -> None:
-    """Execution reached an address where an I/O instruction was once seen: trap it if one is still there."""
+    """Execution reached an address where an I/O or PKRU instruction was once seen: trap it if one is still there."""
     m = state_at(state)
     buffer = m.engine.code_buffer
     first = PAGE - (address & OFFSET_MASK)

@@ -68,6 +68,7 @@ TYPE_SHIFT, HARDWARE_EXCEPTION = U(8), U(3)
 # Vectors that push an error code: #DF #TS #NP #SS #GP #PF #AC #CP
 WITH_ERROR_CODE = U(1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17 | 1 << 21)
 STEPS = U(64)
+TWO_BYTES = U(0x0F00)
 OPCODE_0F01, VMLAUNCH, VMRESUME = U(0x0F01), U(0xC2), U(0xC3)
 BEYOND_DOUBLE_FAULT = U(0x100)
 
@@ -100,7 +101,7 @@ def take(m: "State", trap: int) -> int:
 @kernel
 def execute(m: "State", trap: int) -> int:
     """Emulate the decoded instruction at RIP."""
-    if trap == IO_TRAP:
+    if trap == IO_TRAP and m.cpu.insn.opcode < TWO_BYTES:  # else RDPKRU or WRPKRU
         return io.execute(m)
     if trap == MSR_TRAP:
         return msr.execute(m)

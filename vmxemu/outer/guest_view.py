@@ -70,6 +70,7 @@ def as_host(m: "State", v: Vmcs) -> None:
 def stand_at_door(m: "State") -> None:
     """Be VMM1, as far as the next VM entry looks at the processor: at the door, in IA-32e mode, with no guest's paging in force."""
     m.paging.ept_pointer = 0
+    m.paging.ept_extensions = 0
     m.paging.vpid = 0
     m.cpu.unrestricted = 0
     m.cpu.activity = 0
