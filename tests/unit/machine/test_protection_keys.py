@@ -1,4 +1,4 @@
-"""Protection keys in the whole machine: the instructions, which Unicorn would execute on a register of its own, and their effect."""
+"""Protection keys in the whole machine: the instructions, which Unicorn would execute on its own register, and their effect."""
 
 from pathlib import Path
 
