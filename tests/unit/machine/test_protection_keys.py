@@ -49,7 +49,6 @@ def test_faults(tmp_path: Path, prologue: bytes, instruction: str, vector: int) 
     assert [event[0] for event in events(machine)] == [vector]
 
 
-@pytest.mark.xfail(strict=True, reason="translation does not look at keys yet")
 def test_a_key_denies_at_once_and_permits_again(tmp_path: Path) -> None:
     """Supervisor code touches a user page of key 1: access, then "access disable", then "write disable" with CR0.WP."""
     touch = "8b0425" "00000400"  # mov eax, [PAGE]
