@@ -52,7 +52,7 @@ def test_page_modification_log(tmp_path: Path) -> None:
     assert (full["VM_EXIT_REASON"], full["EXIT_QUALIFICATION"], full["GUEST_PML_INDEX"]) == (FULL, 0, 0xFFFF)
     assert full["GUEST_RIP"] == GUEST + 7 * 4 and full["GUEST_RFLAGS"] & RF, "before the store to the fourth page"
     logged = [vmm.get64(LOG + 8 * index) for index in range(6, -1, -1)]
-    assert logged == [0x1000, 0x2000, 0x3000, 0x4000, PAGE, PAGE + 0x1000, PAGE + 0x2000], "the guest's tables first: read as if written"
+    assert logged == [0x1000, 0x2000, 0x3000, 0x4000, PAGE, PAGE + 0x1000, PAGE + 0x2000]  # tables are read as if written
     assert [vmm.get64(LOG + 8 * index) for index in (511, 510, 509)] == [PAGE + 0x3000, PAGE + 0x4000, 0]
     assert int(vmm.m.paging.pml_index) == 509
 
