@@ -11,6 +11,7 @@ from tests.unit.machine.tiny_vmm import (
     END,
     EPT,
     EPTP_4_WB,
+    EPTP_5_WB,
     GUEST,
     RESUME,
     RWX,
@@ -198,3 +199,26 @@ def test_other_pages_stay_fast_to_write(tmp_path: Path) -> None:
     with_subpages(vmm, 0)
     assert status(vmm.machine) == 0
     assert int(vmm.m.engine.fills) < 100
+
+
+def test_five_levels(tmp_path: Path) -> None:
+    guest = load(PAGE) + code("890425" + imm32(OTHER))
+    vmm = TinyVmm(tmp_path, guest, [])
+    vmm.put64(SCRATCH, EPT | RWX | USER_EXECUTE)
+    vmm.v.ept_pointer = SCRATCH | EPTP_5_WB
+    vmm.put64(PAGE, 0x5555)
+    assert status(vmm.machine) == 0
+    assert vmm.get64(OTHER) == 0x5555
+
+
+def test_iret_that_unblocks_nmis_and_faults(tmp_path: Path) -> None:
+    """IRET from a stack that EPT does not map, with NMIs blocked: the exit says that they no longer are."""
+    guest = code("bc" + imm32(PAGE + 0x100), "48cf")  # mov esp, PAGE + 100h; iretq
+    vmm = TinyVmm(tmp_path, guest + guest, [skip(2) + RESUME, END])
+    vmm.v.guest_interruptibility_info = 8
+    vmm.map(PAGE, 0, 0)
+    assert status(vmm.machine) == 0
+    unblocking, other = vmm.exits()
+    assert unblocking["VM_EXIT_REASON"] == other["VM_EXIT_REASON"] == VIOLATION
+    assert (unblocking["EXIT_QUALIFICATION"] >> 12 & 1, other["EXIT_QUALIFICATION"] >> 12 & 1) == (1, 0)
+    assert int(vmm.v.guest_interruptibility_info) == 0

@@ -49,22 +49,27 @@ def test_faults(tmp_path: Path, prologue: bytes, instruction: str, vector: int) 
     assert [event[0] for event in events(machine)] == [vector]
 
 
-def test_a_key_denies_at_once_and_permits_again(tmp_path: Path) -> None:
-    """Supervisor code touches a user page of key 1: access, then "access disable", then "write disable" with CR0.WP."""
+USER_KEYS = ENABLE + code("31c9", "31d2"), "0f01ef", 7
+PKS = code("0f20e0", "0d00000001", "0f22e0")  # CR4.PKS
+SUPERVISOR_KEYS = PKS + code("b9e1060000", "31d2"), "0f30", 3  # IA32_PKRS by WRMSR
+
+
+@pytest.mark.parametrize(("enable", "write", "flags"), (USER_KEYS, SUPERVISOR_KEYS), ids=("PKRU", "PKRS"))
+def test_a_key_denies_at_once_and_permits_again(tmp_path: Path, enable: bytes, write: str, flags: int) -> None:
+    """Supervisor code touches a page of key 1: free, then "access disable", then "write disable" with CR0.WP, then free again."""
     touch = "8b0425" "00000400"  # mov eax, [PAGE]
     store = "890425" "00000400"  # mov [PAGE], eax
-    first = ENABLE + code("0f20c0", "0d00000100", "0f22c0", touch, store, "31c9", "31d2")
 
-    def deny(rights: int, access: str) -> bytes:
-        body = code(f"b8{rights:02x}000000", "0f01ef", access)
-        return code("4c8d3d" + (len(body)).to_bytes(4, "little").hex()) + body
+    def set_rights(rights: int, access: str) -> bytes:
+        """lea r15, [behind all this]; mov eax, rights; the write; the access."""
+        body = code(f"b8{rights:02x}000000", write, access)
+        return code("4c8d3d" + len(body).to_bytes(4, "little").hex()) + body
 
-    body = first + deny(4, touch) + deny(4, store) + deny(8, store) + deny(8, touch) + deny(0, store)
-    machine = long_mode(tmp_path, body + END)
-    map_page(machine, PAGE, PAGE | 1 << 59)
+    program = enable + code("0f20c0", "0d00000100", "0f22c0", touch, store)  # CR0.WP = 1
+    program += b"".join(set_rights(*step) for step in ((4, touch), (4, store), (8, store), (8, touch), (0, store)))
+    machine = long_mode(tmp_path, program + END, cpu="ideal")
+    map_page(machine, PAGE, PAGE | 1 << 59, flags)
     place(machine, PAGE, bytes(8))
     assert status(machine) == 0
-    noted = events(machine)
-    assert [(vector, error, address) for vector, error, address, _ in noted] == [
-        (PF, 0x21, PAGE), (PF, 0x23, PAGE), (PF, 0x23, PAGE)
-    ]  # fmt: skip
+    noted = [event[:3] for event in events(machine)]
+    assert noted == [(PF, 0x21, PAGE), (PF, 0x23, PAGE), (PF, 0x23, PAGE)]
