@@ -52,6 +52,7 @@ class Hypervisor:
         self.base = -(-int(self.ram.ctypes.data) // 4096) * 4096
         self.frames = np.zeros(RAM_BYTES >> 12, np.uint8)
         m = self.m
+        object.__setattr__(m, "_keep", (m._keep, self))  # `m` alone keeps everything alive
         m.r = self.registers.address
         m.memory.ram, m.memory.low_bytes, m.memory.frames = self.base, RAM_BYTES, self.frames.ctypes.data
         m.memory.frame_count, m.memory.rom_base = RAM_BYTES >> 12, 0xFFFF0000
