@@ -31,6 +31,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_session, "compiled_before", lambda module, function: True)
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables as a pipe sees them, whatever terminal the tests run in."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 def run(*arguments: str) -> int:
     return main(["bench", "ept", *arguments])
 
