@@ -109,6 +109,18 @@ def find_in(m: "State", number: int, page: int, tag: int, space: int) -> int:
         ways = ways - 16
 
 
+@inlined
+def find_latest(m: "State", number: int, page: int, tag: int, space: int) -> int:
+    """`find_in` for a walk cache: walks often need what the walk before has found."""
+    slot = m.tlb.latest[number]
+    if match(m, slot, tag, space, MISS) != MISS:
+        return slot
+    found = find_in(m, number, page, tag, space)
+    if found != MISS:
+        m.tlb.latest[number] = found
+    return found
+
+
 @apart
 def find_large(m: "State", group: int, address: int, pcid: int, space: int) -> int:
     """Slot of the 2M or 1G translation of an address in a group, or MISS."""
@@ -213,7 +225,7 @@ def _tree_or_free(m: "State", first: int, array: TlbArray) -> int:
         if free != MISS:
             return free
         m.tlb.trees[first >> 2] = m.tlb.trees[first >> 2] & ~MAY_HAVE_ROOM
-    return first + tree_victim(m, first, array.ways)
+    return first + tree_victim(m, first, array.ways, array.tree_plru)
 
 
 @apart

@@ -30,7 +30,7 @@ class TlbArray(Layout):
     first: u64  # index of its first entry
     hash_shift: u64  # set = (page ^ (page >> hash_shift & hash_mask)) & set_mask
     hash_mask: u64
-    tree_plru: u64  # 1 = victims by a tree of bits per set, else by age
+    tree_plru: u64  # levels of the tree of bits, per set, that points to victims; 0 = victims by age
 
 
 class TlbValue(Layout):
@@ -141,6 +141,7 @@ class Tlb(Layout):
     # tree-PLRU state of a set, at a quarter of its first entry's index; bit 0: the set may have an invalid entry
     trees: Array[u64] = array(CAPACITY // 4)
     large_hints: Array[u16] = array(2 * 64)  # the same as `hints` for 2M and 1G pages
+    latest: Array[u64] = array(ARRAYS)  # the same for walk caches: where one was last found
     births: Array[u64] = array(CAPACITY)  # clock and ticks of insertion, where `checking` asks for it
     birth_ticks: Array[u64] = array(CAPACITY)
     # Results of walks done ahead (translation.lockstep), one per lane
