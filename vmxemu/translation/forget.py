@@ -5,9 +5,11 @@ Vol. 3C, 'Operations that Invalidate Cached Mappings' (EPT violations).
 from typing import TYPE_CHECKING
 
 from vmxemu.layout import u64 as U
+from vmxemu.outcome import FAULT, kind_of
+from vmxemu.translation.bits import CR4_PAE
 from vmxemu.translation.inline import apart
 from vmxemu.translation.tlb import MISS, drop, find, find_in, find_second, guest_physical_space
-from vmxemu.translation.tlb_layout import L1D, L1I, NESTED_PAGES, NESTED_TABLES, TABLES
+from vmxemu.translation.tlb_layout import EPT_TABLES, L1D, L1I, NESTED_PAGES, NESTED_TABLES, TABLES
 
 if TYPE_CHECKING:
     from vmxemu.state import State
@@ -17,9 +19,9 @@ LAST_LEVEL = U(5)
 
 
 @apart
-def forget_address(m: "State", gla: int, pcid: int, space: int) -> None:
+def forget_address(m: "State", gla: int, pcid: int, space: int, outcome: int) -> None:
     """A translation of `gla` has failed: drop what is cached for it in the current address space, and for the
-    guest-physical address (`m.walk.gpa`) at which an EPT walk may have ended.
+    guest-physical address (`m.walk.gpa`) at which an EPT walk has ended.
     """
     for group in range(2):
         slot = find(m, L1I if group != 0 else L1D, gla, pcid, space)
@@ -29,12 +31,17 @@ def forget_address(m: "State", gla: int, pcid: int, space: int) -> None:
     if slot != MISS:
         drop(m, slot)
     if m.tlb.tables_on != 0:
+        step = 9 if m.r.cr[4] & CR4_PAE != 0 else 10
         for level in range(2, LAST_LEVEL + 1):
-            _forget_table(m, gla, level, U(9))
-        _forget_table(m, gla, U(2), U(10))
+            _forget_table(m, gla, level, step)
+    if kind_of(outcome) == FAULT:
+        return
     if m.tlb.nested_on | m.tlb.nested_pages_on != 0:
-        _forget_nested(m, NESTED_TABLES)
-        _forget_nested(m, NESTED_PAGES)
+        _forget_guest_physical(m, NESTED_TABLES, PAGE)
+        _forget_guest_physical(m, NESTED_PAGES, PAGE)
+    if m.tlb.ept_tables_on != 0:
+        for level in range(2, LAST_LEVEL + 1):
+            _forget_guest_physical(m, EPT_TABLES + level, level * 9 + 3)
 
 
 @apart
@@ -48,10 +55,10 @@ def _forget_table(m: "State", gla: int, level: int, step: int) -> None:
 
 
 @apart
-def _forget_nested(m: "State", number: int) -> None:
+def _forget_guest_physical(m: "State", number: int, shift: int) -> None:
     if m.tlb.arrays[number].ways == 0:
         return
-    page = m.walk.gpa >> PAGE
+    page = m.walk.gpa >> shift
     slot = find_in(m, number, page, page << PAGE, guest_physical_space(m))
     if slot != MISS:
         drop(m, slot)

@@ -184,13 +184,17 @@ class Walker:
         return matrix
 
     def reset_counters(self) -> None:
-        """Set the TLB's counters to zero; what it holds stays."""
+        """Set the counters of the TLB and of the data caches to zero; what they hold stays."""
         tlb = self.m.tlb
         tlb.stlb_hits = tlb.walks = tlb.references = tlb.faults = tlb.invalidations = 0
         tlb.walk_clock = tlb.nested_hits = 0
         tlb.table_hits.numpy[:] = tlb.ept_table_hits.numpy[:] = 0
         tlb.ept_walks.numpy[:] = 0
         tlb.guest_walks.numpy[:] = 0
+        caches = self.m.caches
+        caches.misses = caches.uncached = 0
+        for cache in caches.level:
+            cache.hits = 0
 
 
 class Tables:

@@ -50,7 +50,7 @@ def walk_and_insert(m: "State", gla: int, access: int, pcid: int, space: int, re
     cost_of_walk(m)
     if word & FAILED != 0:
         tlb.faults = tlb.faults + 1
-        forget_address(m, gla, pcid, space)
+        forget_address(m, gla, pcid, space, word & ~FAILED)
         return word & ~FAILED
     offset = page_offset(word)
     result.word = word

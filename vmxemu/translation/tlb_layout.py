@@ -6,7 +6,7 @@ from vmxemu.layout import Array, Layout, array, u8, u16, u64
 from vmxemu.layout import u64 as U
 from vmxemu.translation.layout import Walk
 
-CAPACITY = 16384  # entries of all arrays together, and one that is never filled
+CAPACITY = 16384  # entries of all arrays together, and four that are never filled
 L1D, L1I, STLB = U(0), U(1), U(2)  # groups of arrays
 CLASS_4K, CLASS_2M, CLASS_1G, CLASS_4M = (
     U(0),
