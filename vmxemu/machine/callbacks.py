@@ -27,6 +27,7 @@ from vmxemu.jit import (
 from vmxemu.layout import u64 as U
 from vmxemu.machine import event_poll
 from vmxemu.machine.faults import FILL_NOWHERE, FILL_POISON, FILL_TRANSLATION
+from vmxemu.machine.stale_uses import trace_stale_uses
 from vmxemu.machine.traps import settle, take
 from vmxemu.memory.layout import MAPPED_ON_BEHALF, POISONED, RETIRED
 from vmxemu.memory.physical import ALL_ONES, hidden_smram, ram_offset
@@ -61,8 +62,12 @@ def vmxemu_step(state: int, trap: int) -> int:
         outcome = event_poll.poll(m)
         if outcome == NOT_MINE:
             return NOT_MINE
-        return settle(m, outcome)
-    return settle(m, take(m, trap))
+        outcome = settle(m, outcome)
+    else:
+        outcome = settle(m, take(m, trap))
+    if m.tlb.checking != 0:
+        trace_stale_uses(m)
+    return outcome
 
 
 @native_callback(U64(U64, U64, U64), symbol="vmxemu_translate")
@@ -76,7 +81,9 @@ def before_guest(m: "State") -> None:
     """Make Unicorn's caches true to the state in which the guest goes on."""
     if m.memory.code_written != 0 or m.engine.drop_all_code != 0:
         drop_written_code(m)
-    if m.engine.flush_at_block_end != 0:
+    # While stale translations are looked for this is so after nearly every block; an instruction that is repeated for one
+    # access to a descriptor table must find what it was given for another.
+    if m.engine.flush_at_block_end != 0 and (m.tlb.checking == 0 or m.engine.system_access & 1 == 0):
         m.engine.flush = 1
     enter_world(m)
     if m.engine.previous_block == 0:
@@ -193,12 +200,18 @@ def on_fill(uc: int, page: int, kind: int, result: int, state: int) -> bool:
         engine.system_access = engine.system_access & 2  # for this one fill; the instruction asks again for the next
         outcome = translate(m, page, access | IMPLICIT_SUPERVISOR)
     m.clock.ticks = m.clock.ticks + (m.walk.cycles << 4)
+    if m.tlb.checking != 0:
+        trace_stale_uses(m)
     if outcome != DONE:
         engine.fill_failed = FILL_TRANSLATION
         engine.fill_access = access
         return False
     if m.r.mode & 3 == 3:
         engine.owner_user = engine.world
+    if m.tlb.checking != 0 and access != FETCH:
+        # What the engine keeps would hide uses: let it keep nothing for longer than a block.
+        engine.flush_at_block_end = 1
+        m.clock.deadline = 0
     return fill_physical(m, access, result)
 
 

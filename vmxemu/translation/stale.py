@@ -223,8 +223,17 @@ def _report(m: "State", gla: int, access: int, source: int, owed: int, word: int
     use.vpid = m.paging.vpid
     use.ept_pointer = m.paging.ept_pointer
     use.rip = m.r.rip
-    use.level = 0
+    use.level = _level(m)
     tlb.stale_kinds = tlb.stale_kinds + 1
+
+
+@kernel
+def _level(m: "State") -> int:
+    if m.cpu.in_smm != 0:
+        return U(3)
+    if m.vmx.non_root == 0:
+        return U(0)
+    return m.outer.level if m.outer.up != 0 else U(1)
 
 
 @inlined

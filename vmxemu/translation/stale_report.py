@@ -6,25 +6,9 @@ from vmxemu.outcome import EPT_MISCONFIG, EPT_VIOLATION, FAULT, SPP_EVENT
 from vmxemu.translation.bits import FRAME_MASK
 from vmxemu.translation.ept_failure import FAILED
 from vmxemu.translation.rights import page_offset
+from vmxemu.translation.stale_words import CHANGES, OWED, SOURCES
 
 ACCESSES = ("read", "write", "fetch")
-SOURCES = {
-    0: "L1 DTLB",
-    1: "L1 ITLB",
-    2: "STLB",
-    3: "paging-structure cache",
-    4: "nested TLB",
-    5: "EPT paging-structure cache",
-    6: "walk cache",
-}
-# What changed, and what would have removed the translation.
-OWED = {
-    1: ("guest tables changed", "INVLPG, INVPCID or MOV to CR3; by its VMM, INVVPID"),
-    2: ("EPT changed", "INVEPT"),
-    3: ("guest dirty flag cleared", "INVLPG, INVPCID or MOV to CR3; by its VMM, INVVPID"),
-    4: ("EPT dirty flag cleared", "INVEPT"),
-    5: ("other tables under the same VPID and PCID", "MOV to CR3 without the no-flush bit, INVPCID or INVVPID"),
-}
 FAILURES = {int(EPT_VIOLATION): "EPT violation", int(EPT_MISCONFIG): "EPT misconfiguration", int(SPP_EVENT): "SPP event"}
 LEVELS = ("L0", "L1", "L2", "SMM")
 
@@ -36,14 +20,13 @@ def stale_uses(m: Any) -> list[dict[str, Any]]:
 
 def _facts(use: Any) -> dict[str, Any]:
     gla, owed, born = int(use.gla), int(use.owed), int(use.born_clock) or int(use.born_ticks)
-    changed, invalidation = OWED[owed]
     return {
         "count": int(use.count),
         "gla": gla,
         "access": ACCESSES[int(use.access) & 3],
         "source": SOURCES[int(use.source)],
-        "changed": changed,
-        "owed": invalidation,
+        "changed": CHANGES[owed],
+        "owed": OWED[owed],
         "cached": _meaning(int(use.cached_word), gla),
         "now": _meaning(int(use.now_word), gla),
         "cached_gpa": int(use.cached_gpa),

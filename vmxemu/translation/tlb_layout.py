@@ -93,7 +93,7 @@ class StaleUse(Layout):
     vpid: u64
     ept_pointer: u64
     rip: u64
-    level: u64  # whose use it was (trace.emit.level_of); the machine fills it in
+    level: u64  # 0 = VMX root or no VMX, 1 = VM1, 2 = VM2, 3 = SMM
 
 
 STALE_USES = 256
@@ -164,5 +164,6 @@ class Tlb(Layout):
     before_probe: Walk  # `m.walk`, kept meanwhile
     stale_count: u64  # uses seen
     stale_kinds: u64  # places of `stale` that are taken; uses of further kinds are counted only
+    stale_traced: u64  # of them, those that are in the trace
     stale: Array[StaleUse] = array(STALE_USES)
     refused: u64  # an entry that did not permit the access was dropped on the way to the walk in progress
