@@ -24,6 +24,7 @@ from vmxemu.jit import (
 from vmxemu.layout import u64 as U
 from vmxemu.machine import event_poll
 from vmxemu.machine.fill import fill
+from vmxemu.machine.stale_uses import trace_stale_uses
 from vmxemu.machine.subpages import end_step
 from vmxemu.machine.traps import settle, take
 from vmxemu.memory.physical import ALL_ONES, ram_offset
@@ -55,8 +56,12 @@ def vmxemu_step(state: int, trap: int) -> int:
             return NOT_MINE
         if m.engine.stepping != 0:
             end_step(m, False)  # the event comes first
-        return settle(m, outcome)
-    return settle(m, take(m, trap))
+        outcome = settle(m, outcome)
+    else:
+        outcome = settle(m, take(m, trap))
+    if m.tlb.checking != 0:
+        trace_stale_uses(m)
+    return outcome
 
 
 @native_callback(U64(U64, U64, U64), symbol="vmxemu_translate")
@@ -70,7 +75,9 @@ def before_guest(m: "State") -> None:
     """Make Unicorn's caches true to the state in which the guest goes on."""
     if m.memory.code_written != 0 or m.engine.drop_all_code != 0:
         drop_written_code(m)
-    if m.engine.flush_at_block_end != 0:
+    # While stale translations are looked for this is so after nearly every block; an instruction that is repeated for one
+    # access to a descriptor table must find what it was given for another.
+    if m.engine.flush_at_block_end != 0 and (m.tlb.checking == 0 or m.engine.system_access & 1 == 0):
         m.engine.flush = 1
     enter_world(m)
     if m.engine.previous_block == 0:

@@ -9,6 +9,7 @@ from vmxemu.engine.unicorn_engine import VOID_HPA as _VOID
 from vmxemu.jit import copy_bytes, kernel, load8, store64
 from vmxemu.layout import u64 as U
 from vmxemu.machine.faults import FILL_NOWHERE, FILL_POISON, FILL_TRANSLATION
+from vmxemu.machine.stale_uses import trace_stale_uses
 from vmxemu.machine.subpages import translate_for_fill
 from vmxemu.memory.layout import MAPPED_ON_BEHALF, POISONED, RETIRED
 from vmxemu.memory.physical import ALL_ONES, hidden_smram, ram_offset
@@ -40,12 +41,18 @@ def fill(m: "State", page: int, access: int, result: int) -> bool:
         engine.system_access = engine.system_access & 2  # for this one fill; the instruction asks again for the next
         outcome = translate(m, page, access | IMPLICIT_SUPERVISOR)
     m.clock.ticks = m.clock.ticks + (m.walk.cycles << 4)
+    if m.tlb.checking != 0:
+        trace_stale_uses(m)
     if outcome != DONE or access == WRITE and m.walk.permissions & PERMIT_WRITE == 0:
         engine.fill_failed = FILL_TRANSLATION
         engine.fill_access = access
         return False
     if m.r.mode & 3 == 3:
         engine.owner_user = engine.world
+    if m.tlb.checking != 0 and access != FETCH:
+        # What the engine keeps would hide uses: let it keep nothing for longer than a block.
+        engine.flush_at_block_end = 1
+        m.clock.deadline = 0
     return fill_physical(m, access, result)
 
 

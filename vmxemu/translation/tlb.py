@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from vmxemu.jit import address_of, kernel, load32, store32
 from vmxemu.layout import u64 as U
+from vmxemu.translation.births import note_birth
 from vmxemu.translation.bits import CR4_PCIDE, FRAME_MASK, PCID_MASK
 from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.lanes import LANES, least, lowest_bit, matching_bytes
@@ -256,8 +257,7 @@ def place(m: "State", number: int, page: int, tag: int, space: int, word: int, g
     if m.tlb.trees_on != 0:
         touch(m, slot)
     if m.tlb.checking != 0:
-        m.tlb.births[slot] = m.tlb.clock
-        m.tlb.birth_ticks[slot] = m.clock.ticks
+        note_birth(m, number, slot)
 
 
 @inlined
