@@ -56,6 +56,11 @@ def si(value: float) -> str:
     return f"{value:.3g}" if value != int(value) else f"{int(value)}"
 
 
+def plain(value: float) -> str:
+    """Three digits, or all those before the point: 0.0123, 12.3, 1,234."""
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
+
+
 def seconds(value: float) -> str:
     """A duration with a fitting unit."""
     for limit, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):

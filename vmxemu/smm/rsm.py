@@ -16,7 +16,7 @@ from vmxemu.timing import costs
 from vmxemu.timing.clock import charge_event
 from vmxemu.trace import events
 from vmxemu.trace.emit import emit
-from vmxemu.translation.invalidate import invalidate_all
+from vmxemu.translation.invalidate import on_rsm
 
 if TYPE_CHECKING:
     from vmxemu.state import State
@@ -42,6 +42,7 @@ def _return_to_vmx(m: "State") -> None:
     m.vmx.on = smm.vmx_on
     m.vmx.non_root = smm.vmx_non_root
     m.paging.ept_pointer = smm.saved_ept_pointer
+    m.paging.ept_extensions = smm.saved_ept_extensions
     m.paging.vpid = smm.saved_vpid
     m.cpu.unrestricted = smm.saved_unrestricted
     smm.vmx_on = 0
@@ -76,7 +77,6 @@ def execute_rsm(m: "State") -> int:
     mov_ss = m.cpu.mov_ss_shadow
     refresh_mode(m)
     set_interrupt_shadow(m, sti, mov_ss)
-    invalidate_all(m)
-    m.engine.flush = 1
+    on_rsm(m)
     m.clock.attention = 1  # an SMI or NMI may have waited
     return DONE

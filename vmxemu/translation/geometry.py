@@ -138,7 +138,7 @@ def install(m: Any, geometry: Geometry) -> list[Any]:
             slots = int(array.first) + offsets
             tlb.sets.numpy[slots] = slots - offsets % stride
             tlb.stamps.numpy[slots[offsets % stride >= int(array.ways)]] = NEVER_VICTIM
-    tlb.hints.numpy[:] = tlb.large_hints.numpy[:] = CAPACITY - 1
+    tlb.hints.numpy[:] = tlb.large_hints.numpy[:] = tlb.latest.numpy[:] = CAPACITY - 1
     tlb.trees_on = int(any(array.tree_plru for array in tlb.arrays))
     tlb.tables_on = int(any(tlb.arrays[int(TABLES) + level].ways for level in range(2, 6)))
     tlb.ept_tables_on = int(any(tlb.arrays[int(EPT_TABLES) + level].ways for level in range(2, 6)))
@@ -170,7 +170,7 @@ def _lay_out(tlb: Any, geometry: Geometry, number: int, position: int) -> int:
     shared = owner is not None and geometry.arrays.get(owner) == (entries, ways)
     stride = -(-ways // 4) * 4
     array.ways, array.stride, array.set_mask = ways, stride, sets - 1
-    array.tree_plru = int(name in geometry.tree_plru)
+    array.tree_plru = max(1, (ways - 1).bit_length()) if name in geometry.tree_plru else 0
     array.first = tlb.arrays[NUMBERS[owner]].first if shared and owner else position
     hashed = geometry.stlb_hash_bits if name in ("stlb_4k", "stlb_2m") else 0
     array.hash_shift, array.hash_mask = hashed, sets - 1 if hashed else 0

@@ -245,11 +245,15 @@ class Tables:
         frame and PS.
         """
         level = {PAGE_4K: 1, PAGE_2M: 2, PAGE_1G: 3}[size]
-        page_bits = self.page_bits if flags is None else flags
-        for number in range(count):
-            at = self.entry_address(address + number * size, level, create=True)
+        low = np.uint64((self.page_bits if flags is None else flags) | (int(bits.PS) if level > 1 else 0))
+        done = 0
+        while done < count:  # a table's entries at once
+            at = self.entry_address(address + done * size, level, create=True)
             assert at is not None
-            self.walker.write64(at, target + number * size | page_bits | (int(bits.PS) if level > 1 else 0))
+            here = min(count - done, (PAGE_4K - at % PAGE_4K) // 8)
+            frames = np.uint64(target + done * size) + np.arange(here, dtype=np.uint64) * np.uint64(size)
+            self.walker.ram[at : at + 8 * here].view(np.uint64)[:] = frames | low
+            done += here
 
 
 # The name by which other rooms ask for it

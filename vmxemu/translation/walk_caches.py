@@ -14,7 +14,7 @@ from vmxemu.translation.ept_failure import ASKED, WANT_SHADOW_STACK
 from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.journal import note
 from vmxemu.translation.layout import STEP_NESTED_TLB, STEP_WALK_CACHE
-from vmxemu.translation.tlb import MISS, drop, find_in, guest_physical_space, place, used
+from vmxemu.translation.tlb import MISS, drop, find_latest, guest_physical_space, place, used
 from vmxemu.translation.tlb_layout import TABLES
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def find_table(m: "State", gla: int, levels: int, step: int) -> tuple[int, int, 
         if m.tlb.arrays[number].ways != 0:
             page = gla >> (level - 1) * step + PAGE
             tag = page << PAGE | m.tlb.walk_pcid
-            slot = find_in(m, number, page, tag, m.tlb.walk_space)
+            slot = find_latest(m, number, page, tag, m.tlb.walk_space)
             if slot != MISS:
                 used(m, slot)
                 m.tlb.table_used = 1
@@ -84,7 +84,7 @@ def find_nested(m: "State", number: int, gpa: int, guest_level: int, want: int) 
     else NOWHERE.
     """
     page = gpa >> PAGE
-    slot = find_in(m, number, page, page << PAGE, guest_physical_space(m))
+    slot = find_latest(m, number, page, page << PAGE, guest_physical_space(m))
     if slot == MISS:
         return NOWHERE
     answer = m.tlb.values[slot].word
