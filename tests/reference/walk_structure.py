@@ -107,16 +107,14 @@ class Twin(EptSide):
         return hpa, self.walk_references, cycles
 
     def forget(self, gla):
-        """What a page fault takes with it."""
-        for level in (*self.first.values(), self.second):
-            found = level.find(gla, *self.tag())
-            if found:
-                found[0].drop_at(found[1])
+        """What a page fault takes with it: the page, and the tables for the address, under any EPT."""
+        self.drop_page(gla)
         for level in range(2, 6):
-            store, page, key = self.table_key(gla, level)
-            place = store and store.find(page, *key)
-            if place:
-                store.drop_at(place)
+            store, page, (size, pcid, vpid, _) = self.table_key(gla, level)
+            for ways in store.sets if store else ():
+                for way, entry in enumerate(ways):
+                    if entry and (entry.page, entry.size, entry.pcid, entry.vpid) == (page, size, pcid, vpid):
+                        ways[way] = None
 
     # ---- the guest's tables
     def shape(self):
@@ -225,14 +223,19 @@ class Twin(EptSide):
             self.drop_tables(condition)
         self.cr3 = value
 
-    def invlpg(self, gla):
+    def drop_page(self, gla):
+        """The guest's page, in all its parts, of the current PCID or global."""
         vpid = self.vpid_tag(self.vpid)
 
-        def page(entry):
+        def condition(entry):
             here = entry.page * entry.size // entry.guest_bytes == gla // entry.guest_bytes
             return entry.vpid == vpid and here and (entry.is_global or entry.pcid == self.pcid)
 
-        self.drop_pages(page)
+        self.drop_pages(condition)
+
+    def invlpg(self, gla):
+        vpid = self.vpid_tag(self.vpid)
+        self.drop_page(gla)
         self.drop_tables(lambda entry: entry.vpid == vpid and entry.pcid == self.pcid)
 
     def invept(self, eptp=None):
