@@ -23,6 +23,7 @@ from vmxemu.isa.bits import (
     CR4_PCIDE,
     CR4_PGE,
     CR4_PKE,
+    CR4_PKS,
     CR4_PSE,
     CR4_SMAP,
     CR4_SMEP,

@@ -31,7 +31,7 @@ def _path(way: int) -> tuple[int, int]:
 
 WAYS = 1 << DEPTH
 # An array of more ways has its victims by age: its trees say nothing.
-MOST_WAYS = 4 * WAYS
+MOST_WAYS = 16 * WAYS
 KEPT = np.array([~np.uint64(_path(way)[0] if way < WAYS else 0) for way in range(MOST_WAYS)], dtype=np.uint64)
 POINTED = np.array([_path(way)[1] if way < WAYS else 0 for way in range(MOST_WAYS)], dtype=np.uint64)
 
