@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.reference.memory_types import ENCODING, KB, Mtrrs, effective
+from tests.reference.translation_memory_types import EFFECTIVE, FIXED_RANGES, UC, Mtrrs, pat_type
+from tests.reference.translation_memory_types import memory_type as reference_type
+from tests.reference.translation_memory_types import mtrr_type as reference_mtrr_type
 from vmxemu.cpu.mtrr import CAPABILITIES
+from vmxemu.isa.memory_types import NAMES
 from vmxemu.translation import bits
 from vmxemu.translation.geometry import NO_TLB
 from vmxemu.translation.library import PAGE_1G, PAGE_2M, PAGE_4K, PAT_AT_RESET, Walker
@@ -43,13 +46,14 @@ def test_there_are_as_many_variable_ranges_as_the_capability_register_says():
 def test_every_fixed_range_begins_and_ends_where_it_should(walker):
     chance = random.Random(1)
     fixed = [sum(chance.choice(REGION_TYPES) << 8 * number for number in range(8)) for _ in range(11)]
-    mtrrs = Mtrrs(1 << 11 | 1 << 10 | 6, fixed)
-    load(walker.m, mtrrs)
-    ranges = list(mtrrs.fixed_ranges())
-    assert len(ranges) == 88 and ranges[-1][1] == 1024 * KB
-    for start, end, kind in ranges:
-        assert int(mtrr_type(walker.m, start)) == int(mtrr_type(walker.m, end - 1)) == kind
-    assert int(mtrr_type(walker.m, 1024 * KB)) == 6
+    load(walker.m, Mtrrs(1 << 11 | 1 << 10 | 6, fixed))
+    end = 0
+    for register, (first, size) in zip(fixed, FIXED_RANGES, strict=True):
+        for number in range(8):
+            start, end = first + number * size, first + (number + 1) * size
+            kind = register >> 8 * number & 0xFF
+            assert int(mtrr_type(walker.m, start)) == int(mtrr_type(walker.m, end - 1)) == kind
+    assert end == 1 << 20 and int(mtrr_type(walker.m, end)) == 6
 
 
 def test_disabled_mtrrs_make_everything_uncacheable(walker):
@@ -95,7 +99,7 @@ def test_mtrrs_equal_the_reference(walker, enables, default, ranges, addresses, 
     load(walker.m, mtrrs)
     near = [base & ~0xFFF for base, _ in variable] + [chance.randrange(1 << 20), chance.randrange(1 << 33)]
     for address in addresses + near:
-        expected = mtrrs.type_of(address)
+        expected = reference_mtrr_type(mtrrs, address)
         if expected is not None:
             assert int(mtrr_type(walker.m, address)) == expected
 
@@ -111,15 +115,13 @@ def test_all_64_combinations_of_region_and_page(walker):
     m.r.cr[0] = bits.CR0_PG
     for region, page in product(range(8), range(8)):
         m.r.pat = page << 24
-        legal = region in REGION_TYPES and page in PAT_TYPES
-        from_ept = ENCODING[int(effective_type(m, 3, region, 0, 0))] if region != 7 else "UC"
-        assert from_ept == (effective(False, True, page << 24, 3, ept=region) if legal else "UC")
+        expected = EFFECTIVE.get((region, page), UC)
+        if region != NO_EPT_TYPE:
+            assert int(effective_type(m, 3, region, 0, 0)) == expected
         if region in REGION_TYPES:
             assert int(effective_type(m, 3, region, 1, 0)) == region
             load(m, Mtrrs(1 << 11 | region))
-            if page in PAT_TYPES:
-                expected = effective(False, True, page << 24, 3, mtrr=region)
-                assert ENCODING[int(effective_type(m, 3, NO_EPT_TYPE, 0, 0))] == expected
+            assert int(effective_type(m, 3, NO_EPT_TYPE, 0, 0)) == expected
 
 
 @pytest.mark.jit_off
@@ -145,10 +147,9 @@ def test_types_of_translations(walker, size, with_ept):
         m.r.pat = pat
         m.r.cr[0] = int(m.r.cr[0]) | (int(bits.CR0_CD) if cache_disable else 0)
         load(m, Mtrrs(1 << 11 | mtrr))
-        expected = effective(
-            cache_disable, True, pat, index, mtrr=mtrr, ept=ept_type if with_ept else None, ignore_pat=ignore_pat
-        )
-        assert walker.translate(1 << 30).memory_type == expected
+        leaf = ept_type << 3 | ignore_pat << 6 if with_ept else None
+        expected = reference_type(cache_disable, pat_type(pat, index), Mtrrs(1 << 11 | mtrr), 1 << 30, leaf)
+        assert walker.translate(1 << 30).memory_type == NAMES[expected]
 
 
 @pytest.mark.parametrize("cache_disable", [False, True])
@@ -162,7 +163,7 @@ def test_without_paging_the_page_is_write_back(walker, cache_disable):
         walker.use(None, ept)
         m.r.pat = 0  # all UC: without effect
         m.r.cr[0] = bits.CR0_CD if cache_disable else 0
-        assert walker.translate(0).memory_type == ("UC" if cache_disable else ENCODING[kind])
+        assert walker.translate(0).memory_type == ("UC" if cache_disable else NAMES[kind])
     walker.use(None)
     m.r.cr[0] = bits.CR0_CD if cache_disable else 0
     load(m, Mtrrs(1 << 11 | 5))
