@@ -23,6 +23,7 @@ from vmxemu.isa.bits import (
     CR4_PCIDE,
     CR4_PGE,
     CR4_PKE,
+    CR4_PKS,
     CR4_PSE,
     CR4_SMAP,
     CR4_SMEP,
@@ -47,7 +48,7 @@ NO_FLUSH = U(1 << 63)
 PCID_MASK = U(0xFFF)
 CR4_RELOADS_PDPTES = CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP
 CR4_FLUSHES = CR4_PAE | CR4_PGE | CR4_PSE
-CR4_RIGHTS = CR4_SMAP | CR4_SMEP | CR4_PKE | CR4_LA57
+CR4_RIGHTS = CR4_SMAP | CR4_SMEP | CR4_PKE | CR4_PKS | CR4_LA57
 FIXED0_CR0, FIXED1_CR0, FIXED0_CR4, FIXED1_CR4 = U(6), U(7), U(8), U(9)  # in m.cpu.vmx_msr
 TYPE_MASK = U(0xD00)  # of a TSS, the busy bit left out
 TSS_16 = U(0x100)

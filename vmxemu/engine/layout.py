@@ -33,6 +33,9 @@ class Engine(Layout):
     fill_failed: u64
     system_access: u64  # the next supervisor access at CPL 3 is one of the processor's own (descriptor load)
     flush_at_block_end: u64
+    stepping: u64  # one instruction runs as a single step: a store to a page with sub-page permissions; see machine.subpages
+    subpage: u64  # linear addresses of its permitted stores, the latest two pages
+    subpage_before: u64
     drop_all_code: u64  # a retired frame held code: forget every translated block
     trap_may_raise: u64  # the trap in hand may have made an event pending
     world: u64  # identity of the address space that runs now

@@ -184,13 +184,17 @@ class Walker:
         return matrix
 
     def reset_counters(self) -> None:
-        """Set the TLB's counters to zero; what it holds stays."""
+        """Set the counters of the TLB and of the data caches to zero; what they hold stays."""
         tlb = self.m.tlb
         tlb.stlb_hits = tlb.walks = tlb.references = tlb.faults = tlb.invalidations = 0
         tlb.walk_clock = tlb.nested_hits = 0
         tlb.table_hits.numpy[:] = tlb.ept_table_hits.numpy[:] = 0
         tlb.ept_walks.numpy[:] = 0
         tlb.guest_walks.numpy[:] = 0
+        caches = self.m.caches
+        caches.misses = caches.uncached = 0
+        for cache in caches.level:
+            cache.hits = 0
 
 
 class Tables:
@@ -241,11 +245,15 @@ class Tables:
         frame and PS.
         """
         level = {PAGE_4K: 1, PAGE_2M: 2, PAGE_1G: 3}[size]
-        page_bits = self.page_bits if flags is None else flags
-        for number in range(count):
-            at = self.entry_address(address + number * size, level, create=True)
+        low = np.uint64((self.page_bits if flags is None else flags) | (int(bits.PS) if level > 1 else 0))
+        done = 0
+        while done < count:  # a table's entries at once
+            at = self.entry_address(address + done * size, level, create=True)
             assert at is not None
-            self.walker.write64(at, target + number * size | page_bits | (int(bits.PS) if level > 1 else 0))
+            here = min(count - done, (PAGE_4K - at % PAGE_4K) // 8)
+            frames = np.uint64(target + done * size) + np.arange(here, dtype=np.uint64) * np.uint64(size)
+            self.walker.ram[at : at + 8 * here].view(np.uint64)[:] = frames | low
+            done += here
 
 
 # The name by which other rooms ask for it

@@ -22,8 +22,8 @@ def roomy(geometry: Geometry) -> Geometry:
     return replace(
         geometry,
         arrays=first_level | {"stlb_4k": STLB, "stlb_2m": STLB, "stlb_1g": LARGEST_PAGES},
-        shared_stlb=True,
+        shared={"stlb_2m": "stlb_4k"},
         stlb_hash_bits=STLB_HASH_BITS,
         walk_caches=WALK_CACHES,
-        tree_plru=False,
+        tree_plru=frozenset(),
     )
