@@ -21,7 +21,7 @@ from vmxemu.isa import cpus
 LOW_MEMORY_LIMIT_BYTES = 3 << 30
 FOUR_GIB = 4 << 30
 FRAME_BYTES = 4096
-TRANSLATION_OPTIONS = {"tlb": "invalidation", "check_translations": "check"}
+TRANSLATION_OPTIONS = {"tlb": "tlb", "check_translations": "check"}
 Size = Annotated[int, BeforeValidator(quantities.size)]
 Hertz = Annotated[int, BeforeValidator(quantities.hertz), Field(ge=1_000_000, le=100_000_000_000)]
 
@@ -82,7 +82,7 @@ class Translation(_Table):
     that next to nothing is evicted. eager: each operation that invalidates anything drops everything.
     """
 
-    invalidation: Literal["exact", "lazy", "eager"] = "exact"
+    tlb: Literal["exact", "lazy", "eager"] = "exact"
     check: bool = False
 
 
@@ -147,8 +147,8 @@ class Configuration(BaseModel):
 
     @classmethod
     def from_image(cls, path: str | Path, **options: Any) -> Self:
-        """A configuration for a flat ROM. Options are this class's fields, plus `memory_size`, `tlb` (the translation's
-        invalidation) and `check_translations`; None means default."""
+        """A configuration for a flat ROM. Options are this class's fields, plus `memory_size`, `tlb` and
+        `check_translations` (of `translation`); None means default."""
         given = load_image(Path(path))
         return cls._build(str(path), {"image": given}, options)
 

@@ -79,9 +79,9 @@ class Machine(View):
         """Caches of the profile's sizes, or larger ones if nothing is to be dropped for want of room."""
         m, wanted = self.state, self.configuration.translation
         geometry = geometry_of(self.profile)
-        lazy = wanted.invalidation == "lazy"
+        lazy = wanted.tlb == "lazy"
         self._cache_lines = install_translation(m, roomy(geometry) if lazy else geometry)
-        m.tlb.lazy, m.tlb.eager, m.tlb.checking = int(lazy), int(wanted.invalidation == "eager"), int(wanted.check)
+        m.tlb.lazy, m.tlb.eager, m.tlb.checking = int(lazy), int(wanted.tlb == "eager"), int(wanted.check)
 
     def _firmware(self) -> bytes:
         """The stock firmware that boots VMM1, if the image does not do that itself."""
