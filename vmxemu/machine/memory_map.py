@@ -15,18 +15,23 @@ FOUR_GIB = 1 << 32
 DEVICE_BASE, DEVICE_BYTES = 0xFEC0_0000, 0x0030_0000  # IOAPIC, (HPET), LAPIC: one window
 LEGACY_BIOS, LEGACY_BYTES = 0xC0000, 0x40000  # the ROM's end, shadowed in RAM below 1 MiB: no chipset registers switch it on
 ENGINE_ROOM = 0x10000  # bytes at the top of the sequestered region that VMM1's native part keeps for itself: the door
+MAP_NORESERVE = 0x4000  # Linux; not in every Python
+# So much RAM stands in the host's huge pages if it can: strides over guest pages would miss the host's TLB as well. Not more, for
+# a guest that touches a page here and there would take all of it.
+HUGE_BYTES = 1 << 30
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class MemoryMap:
-    """Allocates and maps; keeps the buffers alive. Untouched memory costs nothing: it is anonymous and zero."""
+    """Allocates and maps; keeps the buffers alive. Untouched memory costs nothing: it is anonymous, zero, and not reserved."""
 
     def __init__(self, m: Record, engine: UnicornEngine, memory: Any, image: bytes, firmware: bytes = b"") -> None:
         """`firmware`, if any, stands behind the image in the ROM and owns the reset vector."""
         m.memory.image_bytes = len(image) if firmware else 0
         low, high = memory.low_bytes, memory.high_bytes
-        self._anonymous = mmap.mmap(-1, low + high)
+        self._anonymous = mmap.mmap(-1, low + high, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+        self._anonymous.madvise(mmap.MADV_HUGEPAGE, 0, min(low + high, HUGE_BYTES))
         self.ram: Bytes = np.frombuffer(self._anonymous, np.uint8)
         rom = image + firmware
         rom_bytes = -(-len(rom) // 4096) * 4096
