@@ -1,4 +1,4 @@
-"""What Unicorn calls while it executes: traps, TLB fills, blocks, new translations, I/O sites, device memory.
+"""What Unicorn calls while it executes: traps, blocks, new translations, I/O sites. Misses of its TLBs: machine.fill.
 
 `vmxemu_step` and `vmxemu_translate` are compiled once and called by symbol, from here and from the run loop.
 """
@@ -6,15 +6,11 @@
 from collections.abc import Callable
 
 from numba import types
-from unicorn.unicorn_const import UC_MEM_FETCH, UC_MEM_WRITE
 
 from vmxemu.cpu.layout import CS, HF_CS64, HF_INHIBIT_IRQ
 from vmxemu.engine.code import block_slot, is_io_code, survey_block
-from vmxemu.engine.coherence import PHYSICAL_WINDOW, drop_written_code, enter_world, flush_translations, note_code_frame
+from vmxemu.engine.coherence import drop_written_code, enter_world, flush_translations
 from vmxemu.engine.library import emu_stop
-from vmxemu.engine.unicorn_engine import POISON_WINDOW_HPA as _POISON_WINDOW
-from vmxemu.engine.unicorn_engine import ROM_SINK_HPA as _ROM_SINK
-from vmxemu.engine.unicorn_engine import VOID_HPA as _VOID
 from vmxemu.jit import (
     cast_to,
     copy_bytes,
@@ -26,28 +22,20 @@ from vmxemu.jit import (
 )
 from vmxemu.layout import u64 as U
 from vmxemu.machine import event_poll
-from vmxemu.machine.faults import FILL_NOWHERE, FILL_POISON, FILL_TRANSLATION
 from vmxemu.machine.traps import settle, take
-from vmxemu.memory.layout import MAPPED_ON_BEHALF, POISONED, RETIRED
-from vmxemu.memory.physical import ALL_ONES, hidden_smram, ram_offset
+from vmxemu.memory.physical import ALL_ONES, ram_offset
 from vmxemu.outcome import DONE, NOT_MINE
-from vmxemu.platform.mmio import is_device
 from vmxemu.state import State
 from vmxemu.timing.layout import AFTER_SHADOW
-from vmxemu.trace import events
-from vmxemu.trace.emit import emit
-from vmxemu.translation.layout import FETCH, IMPLICIT_SUPERVISOR, PERMIT_EXECUTE, PERMIT_READ, PERMIT_WRITE, READ, WRITE
+from vmxemu.translation.layout import FETCH
 from vmxemu.translation.translate import translate
 
 U32, U64, I32 = types.uint32, types.uint64, types.int32
 state_at = cast_to(State)
-MEM_FETCH, MEM_WRITE = U(UC_MEM_FETCH), U(UC_MEM_WRITE)
-VOID_HPA, ROM_SINK_HPA, POISON_WINDOW_HPA = U(_VOID), U(_ROM_SINK), U(_POISON_WINDOW)
 POLL_TRAP = U(0x1001)
 IO_TRAP, SYSTEM_CALL_TRAP = U(0x17B), U(0x1002)
 PAGE = U(4096)
 OFFSET_MASK = U(0xFFF)
-UC_READ, UC_WRITE, UC_EXEC = U(1), U(2), U(4)
 
 step_symbol: Callable[[int, int], int] = types.ExternalFunction("vmxemu_step", U64(U64, U64))
 translate_symbol: Callable[[int, int, int], int] = types.ExternalFunction("vmxemu_translate", U64(U64, U64, U64))
@@ -112,94 +100,6 @@ def look_again(m: "State") -> None:
         due = m.vmx.preemption_deadline
     clock.next_stop = due
     clock.deadline = due
-
-
-@kernel
-def fill_physical(m: "State", access: int, result: int) -> bool:
-    """Answer a fill whose translation is in m.walk: which page Unicorn shall use, and what it may do there without asking again."""
-    hpa = m.walk.hpa & ~OFFSET_MASK
-    permissions = m.walk.permissions
-    engine = m.engine
-    granted = permissions & (PERMIT_READ | PERMIT_WRITE)
-    offset = ram_offset(m, hpa)
-    if offset != ALL_ONES and not hidden_smram(m, hpa):
-        state = load8(m.memory.frames + (offset >> 12))
-        if state & 0x7F >= RETIRED and state & 0x7F != MAPPED_ON_BEHALF and m.vmx.non_root != 0 and m.outer.up != 0:
-            forbidden_use(m, hpa, state & 0x7F)
-        if state & 0x7F == POISONED:
-            if engine.system_access & 2 == 0:
-                engine.fill_failed = FILL_POISON
-                engine.fill_access = access
-                return False
-            engine.flush_at_block_end = 1
-            m.clock.deadline = 0
-            if access != FETCH:  # until then every access to the frame is looked at
-                store64(result, POISON_WINDOW_HPA + hpa)
-                store64(result + 8, granted)
-                return True
-        if access == FETCH:
-            note_code_frame(m, hpa)
-            if engine.flush_at_block_end != 0:
-                m.clock.deadline = 0
-            granted = permissions & (PERMIT_READ | PERMIT_EXECUTE)
-        elif state & 0x80 != 0 and granted & PERMIT_WRITE != 0:
-            granted = granted | PERMIT_EXECUTE  # so that Unicorn sees every store to translated code
-    elif hpa - m.memory.rom_base < m.memory.rom_bytes:
-        if access == FETCH:
-            granted = permissions & (PERMIT_READ | PERMIT_EXECUTE)
-        elif access == WRITE:
-            copy_bytes(m.memory.rom_sink, m.memory.rom + (hpa - m.memory.rom_base), PAGE)
-            hpa = ROM_SINK_HPA
-            engine.flush_at_block_end = 1
-            m.clock.deadline = 0
-        else:
-            granted = PERMIT_READ
-    else:
-        if access == FETCH:
-            engine.fill_failed = FILL_NOWHERE
-            engine.fill_access = access
-            return False
-        if is_device(m, hpa) == 0:
-            hpa = VOID_HPA
-    store64(result, hpa)
-    store64(result + 8, granted)
-    return True
-
-
-@kernel
-def forbidden_use(m: "State", hpa: int, state: int) -> None:
-    """A virtual machine reaches a frame that is retired or sequestered: a translation has outlived its mapping. It is recorded."""
-    m.outer.retired_uses = m.outer.retired_uses + 1
-    emit(m, events.FORBIDDEN, state, hpa, m.walk.gpa, m.walk.gla, 0)
-
-
-@native_callback(types.boolean(U64, U64, I32, U64, U64))
-def on_fill(uc: int, page: int, kind: int, result: int, state: int) -> bool:
-    """Unicorn misses a translation: give one, or refuse and leave the fault to the run loop."""
-    m = state_at(state)
-    if m.engine.window_open != 0 and page - PHYSICAL_WINDOW < PHYSICAL_WINDOW:
-        store64(result, page - PHYSICAL_WINDOW)
-        store64(result + 8, 7)
-        return True
-    engine = m.engine
-    engine.fills = engine.fills + 1
-    access = READ
-    if U(kind) == MEM_FETCH:
-        access = FETCH
-    elif U(kind) == MEM_WRITE:
-        access = WRITE
-    outcome = translate(m, page, access)
-    if outcome != DONE and engine.system_access & 1 != 0 and access != FETCH:
-        engine.system_access = engine.system_access & 2  # for this one fill; the instruction asks again for the next
-        outcome = translate(m, page, access | IMPLICIT_SUPERVISOR)
-    m.clock.ticks = m.clock.ticks + (m.walk.cycles << 4)
-    if outcome != DONE:
-        engine.fill_failed = FILL_TRANSLATION
-        engine.fill_access = access
-        return False
-    if m.r.mode & 3 == 3:
-        engine.owner_user = engine.world
-    return fill_physical(m, access, result)
 
 
 @kernel
