@@ -1,13 +1,14 @@
 """Host memory behind the machine: RAM, ROM, frame states, and where each is mapped."""
 
-import mmap
 from typing import Any
 
 import numpy as np
 
+from vmxemu.configuration import InputError, quantities
 from vmxemu.engine.unicorn_engine import UnicornEngine
 from vmxemu.layout import Record
 from vmxemu.memory.frames import POISON_CAPACITY
+from vmxemu.memory.host import untouched
 from vmxemu.memory.layout import RESERVED_FREE, VMM1_OWN
 from vmxemu.memory.physical import DIRTY_CODE_CAPACITY
 
@@ -15,12 +16,6 @@ FOUR_GIB = 1 << 32
 DEVICE_BASE, DEVICE_BYTES = 0xFEC0_0000, 0x0030_0000  # IOAPIC, (HPET), LAPIC: one window
 LEGACY_BIOS, LEGACY_BYTES = 0xC0000, 0x40000  # the ROM's end, shadowed in RAM below 1 MiB: no chipset registers switch it on
 ENGINE_ROOM = 0x10000  # bytes at the top of the sequestered region that VMM1's native part keeps for itself: the door
-MAP_NORESERVE = 0x4000  # Linux; not in every Python
-# So much RAM stands in the host's huge pages if it can: strides over guest pages would miss the host's TLB as well. Not more, for
-# a guest that touches a page here and there would take all of it.
-HUGE_BYTES = 1 << 30
-
-Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class MemoryMap:
@@ -30,15 +25,16 @@ class MemoryMap:
         """`firmware`, if any, stands behind the image in the ROM and owns the reset vector."""
         m.memory.image_bytes = len(image) if firmware else 0
         low, high = memory.low_bytes, memory.high_bytes
-        self._anonymous = mmap.mmap(-1, low + high, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
-        self._anonymous.madvise(mmap.MADV_HUGEPAGE, 0, min(low + high, HUGE_BYTES))
-        self.ram: Bytes = np.frombuffer(self._anonymous, np.uint8)
+        try:
+            self.ram = untouched(low + high)
+        except OSError as problem:
+            size = quantities.show_size(low + high)
+            raise InputError("memory", f"the host does not give {size} of address space: {problem.strerror}") from None
         rom = image + firmware
         rom_bytes = -(-len(rom) // 4096) * 4096
-        self._rom_anonymous = mmap.mmap(-1, rom_bytes)
-        self.rom: Bytes = np.frombuffer(self._rom_anonymous, np.uint8)
+        self.rom = untouched(rom_bytes)
         self.rom[rom_bytes - len(rom) :] = np.frombuffer(rom, np.uint8)
-        self.frames: Bytes = np.zeros((low + high) // 4096, np.uint8)
+        self.frames = untouched((low + high) // 4096)
         self.poison = np.zeros(int(POISON_CAPACITY), np.uint64)
         self.dirty_code = np.zeros(int(DIRTY_CODE_CAPACITY), np.uint64)
         shadow = min(len(image), LEGACY_BYTES)
