@@ -87,3 +87,9 @@ def use_cache_of(module: str) -> None:
     """Numba looks at its configuration when a function is decorated: point it to the module's own folder."""
     if CACHE:
         numba.config.CACHE_DIR = str(CACHE_FOLDER / digest_of(module))
+
+
+def compiled_before(module: str, function: str) -> bool:
+    """Whether a kernel of a module, as the module is now, stands in the cache."""
+    folder = CACHE_FOLDER / digest_of(module)
+    return next(folder.rglob(f"{module.rpartition('.')[2]}.{function}-*.nbi"), None) is not None

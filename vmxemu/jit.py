@@ -27,7 +27,10 @@ from vmxemu.record_types import Pointer, Span, load_scalar, store_scalar
 F = TypeVar("F", bound=Callable[..., Any])
 L = TypeVar("L", bound=Layout)
 JIT_ON = not numba.config.DISABLE_JIT
-__all__ = ["CACHE", "CACHE_FOLDER", "JIT_ON", "Kernel", "NativeCallback", "Pointer", "Span", "kernel", "native_callback"]
+__all__ = [
+    "CACHE", "CACHE_FOLDER", "JIT_ON", "Kernel", "NativeCallback", "Pointer", "Span", "kernel", "native_callback",
+    "parallel_kernel",
+]  # fmt: skip
 
 
 def unsigned_literals(function: F) -> F:
@@ -47,19 +50,27 @@ class Kernel:
     """A compiled kernel. Called from Python, integers become unsigned 64-bit numbers; kernels call it directly.
 
     `force_inline` is Numba's: True makes it part of each caller, False forbids that it inherits the wish from a caller.
+    `parallel`: its loops over `numba.prange` run on several cores.
     """
 
-    def __init__(self, function: Callable[..., Any], force_inline: bool | None = None) -> None:
+    def __init__(self, function: Callable[..., Any], force_inline: bool | None = None, parallel: bool = False) -> None:
         self.function = unsigned_literals(function)
         use_cache_of(function.__module__)
+        if force_inline is False:
+            whole_program.keep_apart(function)
         options: dict[str, Any] = {} if force_inline is None else {"forceinline": force_inline}
+        options |= {"parallel": True} if parallel else {}
         options |= {"error_model": "numpy", "boundscheck": False}
         self.compiled = numba.njit(cache=CACHE, **options)(self.function)
         self._in_program = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(self.function)
         self.__doc__, self.__name__, self.__module__ = function.__doc__, function.__name__, function.__module__
 
     def __call__(self, *arguments: Any) -> Any:
-        return self.compiled(*[np.uint64(a) if type(a) in (int, bool) else a for a in arguments])
+        values = [np.uint64(a) if type(a) in (int, bool) else a for a in arguments]
+        if JIT_ON and not self.compiled.overloads:
+            with whole_program.whole_program():
+                return self.compiled(*values)
+        return self.compiled(*values)
 
     @property
     def _numba_type_(self) -> Any:
@@ -69,6 +80,11 @@ class Kernel:
 def kernel(function: F) -> F:
     """Compile `function` on first use; see the module's rules."""
     return Kernel(function)  # type: ignore[return-value]
+
+
+def parallel_kernel(function: F) -> F:
+    """A kernel for calls from Python whose `numba.prange` loops run on as many cores as numba.set_num_threads says."""
+    return Kernel(function, parallel=True)  # type: ignore[return-value]
 
 
 class NativeCallback:

@@ -18,6 +18,7 @@ from numba.core.registry import cpu_target
 
 NEVER_CALLED = ctypes.cast(ctypes.pythonapi.Py_GetVersion, ctypes.c_void_p).value
 _depth = 0
+_apart: set[str] = set()
 
 
 def active() -> bool:
@@ -34,6 +35,16 @@ def whole_program() -> Iterator[None]:
         yield
     finally:
         _depth -= 1
+
+
+def keep_apart(function: Any) -> None:
+    """Never inline a kernel: what is rare must not take registers from the path that leads past it."""
+    parts = [*function.__module__.split("."), *function.__qualname__.split(".")]
+    _apart.add("_ZN" + "".join(f"{len(part)}{part}" for part in parts))
+
+
+def _is_apart(name: str) -> bool:
+    return any(name.startswith(prefix) and name[len(prefix) : len(prefix) + 1] in "BE" for prefix in _apart)
 
 
 class ProgramLibrary(codegen.JITCodeLibrary):
@@ -88,6 +99,8 @@ class ProgramLibrary(codegen.JITCodeLibrary):
         self.waiting = False
         self._shared_module = None
         for function in self._final_module.functions:
+            if not function.is_declaration and _is_apart(function.name):
+                function.add_function_attribute("noinline")
             if not function.is_declaration and function.linkage in (llvm.Linkage.linkonce_odr, llvm.Linkage.weak_odr):
                 function.linkage = "internal"  # nobody links a program again: what is inlined everywhere can go
         self._optimize_final_module()
@@ -120,10 +133,17 @@ _ordinary_executable = CPUContext.get_executable
 
 
 def _executable(self: Any, library: Any, fndesc: Any, env: Any) -> Any:
-    """Kernels inside a program are never called from Python: their entry in the dispatcher's table only has to be their own."""
-    if isinstance(library, ProgramLibrary) and library.waiting:
+    """Kernels inside a program are never called from Python: their entry in the dispatcher's table only has to be their own.
+    The entry point is: asking for its address makes the machine code.
+    """
+    if isinstance(library, ProgramLibrary) and library.waiting and not _has_wrapper(library, fndesc):
         return _dynfunc.make_function(fndesc.lookup_module(), fndesc.qualname, "", NEVER_CALLED, env, (library,))
     return _ordinary_executable(self, library, fndesc, env)
+
+
+def _has_wrapper(library: ProgramLibrary, fndesc: Any) -> bool:
+    """Whether Python can call the function: kernels inside a program are compiled without a wrapper."""
+    return any(function.name == fndesc.llvm_cpython_wrapper_name for function in library._final_module.functions)
 
 
 CPUContext.get_executable = _executable

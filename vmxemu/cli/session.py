@@ -84,10 +84,9 @@ def _warm(progress: Progress) -> None:
 
 def kernels_missing() -> bool:
     """Whether the largest part of the machine has never been compiled, or not since its source changed."""
-    from vmxemu.compile_cache import CACHE_FOLDER, digest_of
+    from vmxemu.compile_cache import compiled_before
 
-    folder = CACHE_FOLDER / digest_of("vmxemu.machine.callbacks")
-    return next(folder.rglob("callbacks.vmxemu_step-*.nbi"), None) is None
+    return not compiled_before("vmxemu.machine.callbacks", "vmxemu_step")
 
 
 def execute(machine: Any, progress: Progress, interrupts: Interrupts, writer: "Writer | None") -> Ending:

@@ -11,7 +11,10 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """One rate to measure: operations of the phase a second. `blob` is empty where no guest runs."""
+    """One figure to measure. Of guests: operations of the phase a second. Of translation: see vmxemu.measure.goals.
+
+    `blob` is empty where no guest runs. The target is met by figures that are no smaller, or with `at_most` no larger.
+    """
 
     bench: str
     name: str
@@ -19,6 +22,13 @@ class Rate:
     unit: str
     blob: str = ""
     target: float | None = None
+    at_most: bool = False
+
+    def share(self, value: float) -> float | None:
+        """How much of the target is reached: 1 or more if it is met; None without a target."""
+        if not self.target or not value:
+            return None
+        return self.target / value if self.at_most else value / self.target
 
 
 def path() -> Path:

@@ -23,6 +23,7 @@ from vmxemu.isa.bits import (
     CR4_PCIDE,
     CR4_PGE,
     CR4_PKE,
+    CR4_PKS,
     CR4_PSE,
     CR4_SMAP,
     CR4_SMEP,
@@ -176,7 +177,7 @@ def write_cr4(m: "State", value: int) -> int:
     refresh_mode(m)
     if changed & CR4_FLUSHES != 0 or changed & ~value & CR4_PCIDE != 0 or changed & value & CR4_SMEP != 0:
         on_paging_change(m)
-    elif changed & (CR4_SMAP | CR4_SMEP | CR4_PKE) != 0:
+    elif changed & (CR4_SMAP | CR4_SMEP | CR4_PKE | CR4_PKS) != 0:
         m.engine.flush = 1  # permissions that Unicorn was given are no longer right
     return DONE
 

@@ -1,4 +1,4 @@
-"""Opcode group 7 (0F 01): descriptor tables, LMSW, SMSW, INVLPG, MONITOR, MWAIT, CLAC, STAC, XSETBV, RDTSCP.
+"""Opcode group 7 (0F 01): descriptor tables, LMSW, SMSW, INVLPG, MONITOR, MWAIT, CLAC, STAC, XSETBV, RDPKRU, WRPKRU, RDTSCP.
 
 SDM Vol. 2D, App. A.
 """
@@ -12,6 +12,7 @@ from vmxemu.cpu.layout import HALTED, HF_CPL, RAX, RCX
 from vmxemu.cpu.mov_cr import LMSW, SMSW, execute_mov_cr
 from vmxemu.cpu.msr import msr_operand
 from vmxemu.cpu.operand import linear_of, mask_of
+from vmxemu.cpu.protection_keys import RDPKRU, WRPKRU, execute_pkru
 from vmxemu.cpu.segments import LIDT, descriptor_table
 from vmxemu.cpu.time_stamp import read_time_stamp
 from vmxemu.cpu.translation_control import invalidate_page
@@ -101,6 +102,8 @@ def _register_form(m: "State", modrm: int) -> int:
         if m.r.mode & HF_CPL != 0 or not has_feature_ecx(m, 1, 0, HAS_MONITOR):
             return fault(exceptions.UD)
         return _monitor(m) if modrm == MONITOR else _mwait(m)
+    if modrm == RDPKRU or modrm == WRPKRU:
+        return execute_pkru(m)
     if modrm == STAC:
         return _set_alignment_check(m, AC)
     if modrm == CLAC:

@@ -220,6 +220,8 @@ class Cpu(Layout):
     event_length: u64
     cpuid: Array[CpuidLeaf] = array(96)
     insn: Instruction
+    iret_rip: u64  # of the IRET that ended the blocking of NMIs last, and the count of blocks when it runs
+    iret_block: u64
     event_gla: u64  # linear address of the #PF in `event_*`, for CR2
     unrestricted: u64  # unrestricted guest in force: VMX non-root operation may clear CR0.PE and CR0.PG
     tsc_adjust: u64

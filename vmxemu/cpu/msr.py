@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from vmxemu.cpu.layout import FS, GS, RAX, RCX, RDX
 from vmxemu.cpu.msr_table import may_read, may_write
 from vmxemu.cpu.mtrr import is_mtrr, read_mtrr, write_mtrr
+from vmxemu.cpu.protection_keys import write_pkrs
 from vmxemu.isa import exceptions, msrs
 from vmxemu.isa.bits import CR0_PG, EFER_LMA, EFER_LME, EFER_NXE
 from vmxemu.jit import kernel
@@ -83,7 +84,8 @@ def _in_register_file(index: int) -> bool:
 
 
 @kernel
-def _is_vmx_capability(index: int) -> bool:
+def is_vmx_capability(index: int) -> bool:
+    """Whether the MSR is one of the VMX capability MSRs."""
     return index >= msrs.IA32_VMX_BASIC and index <= msrs.IA32_VMX_EXIT_CTLS2
 
 
@@ -121,6 +123,8 @@ def _read_other(m: "State", index: int) -> int:
         return cpu.platform_info
     if index == msrs.IA32_ARCH_CAPABILITIES:
         return cpu.arch_capabilities
+    if index == msrs.IA32_PKRS:
+        return m.paging.pkrs
     return cpu.xss if index == msrs.IA32_XSS else 0
 
 
@@ -134,7 +138,7 @@ def read_msr(m: "State", index: int) -> int:
         m.walk.value = _read_register_file(m, index)
     elif is_mtrr(index):
         m.walk.value = read_mtrr(m, index)
-    elif _is_vmx_capability(index):
+    elif is_vmx_capability(index):
         m.walk.value = m.cpu.vmx_msr[index - msrs.IA32_VMX_BASIC]
     elif index == msrs.IA32_SMBASE and m.cpu.in_smm == 0:  # readable only in SMM
         return _refused()
@@ -224,6 +228,8 @@ def _write_other(m: "State", index: int, value: int) -> int:
         cpu.debugctl = value
     elif index == msrs.IA32_SPEC_CTRL:
         cpu.spec_ctrl = value
+    elif index == msrs.IA32_PKRS:
+        write_pkrs(m, value)
     elif index == msrs.IA32_XSS and value != 0:  # no supervisor state component exists here
         return _refused()
     # The rest have no effect here: PRED_CMD, FLUSH_CMD, BIOS_UPDT_TRIG, BIOS_SIGN_ID, PERF_CTL, MPERF, APERF.

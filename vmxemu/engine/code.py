@@ -1,6 +1,7 @@
 """Looking at code when Unicorn first translates it: what a block costs, and where its I/O instructions are.
 
-Unicorn cannot intercept IN, OUT, INS and OUTS; so each such instruction, once seen, gets a code hook on exactly its address.
+Unicorn cannot intercept IN, OUT, INS and OUTS; so each such instruction, once seen, gets a code hook on exactly its address. The
+same serves RDPKRU and WRPKRU, which Unicorn would execute on a PKRU of its own.
 """
 
 from typing import TYPE_CHECKING
@@ -30,6 +31,8 @@ IO_INSTRUCTIONS = np.array(
         x86.X86_INS_OUTSB,
         x86.X86_INS_OUTSW,
         x86.X86_INS_OUTSD,
+        x86.X86_INS_RDPKRU,
+        x86.X86_INS_WRPKRU,
     ],
     dtype=np.uint64,
 )
@@ -73,7 +76,7 @@ def capstone_handle(m: "State") -> int:
 
 @kernel
 def is_io(number: int) -> bool:
-    """Whether a Capstone instruction number is of the IN/OUT family."""
+    """Whether a Capstone instruction number is of the IN/OUT family, or one that reads or writes PKRU."""
     for i in range(IO_KINDS):
         if IO_INSTRUCTIONS[i] == number:
             return True
@@ -136,11 +139,13 @@ def survey_block(m: "State", linear: int, size: int, host: int) -> bool:
 
 @kernel
 def is_io_code(host: int) -> bool:
-    """Whether the bytes at `host` (at least 16) are an I/O instruction."""
+    """Whether the bytes at `host` (at least 16) are an instruction that `is_io` names."""
     for i in range(14):
         byte = load8(host + i)
         if byte & 0xFC == 0xE4 or byte & 0xFC == 0xEC or byte & 0xFC == 0x6C:
             return True
+        if byte == 0x0F:
+            return load8(host + i + 1) == 0x01 and load8(host + i + 2) & 0xFE == 0xEE
         prefix = (
             byte == 0x66
             or byte == 0x67

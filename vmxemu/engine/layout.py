@@ -85,12 +85,14 @@ class Engine(Layout):
     answer: u64  # ANSWER_*: what Unicorn's own fill is to be told
     answer_hpa: u64
     answer_granted: u64
-    exact_rip: u64  # set by who looks at RIP during a fill's translation: find it out first, each time
     softmmu: Softmmu = pointer()
     low_backing: u64  # Unicorn's own address of RAM at 0, and of RAM at 4 GiB
     high_backing: u64
     system_access: u64  # the next supervisor access at CPL 3 is one of the processor's own (descriptor load)
     flush_at_block_end: u64
+    stepping: u64  # one instruction runs as a single step: a store to a page with sub-page permissions; see machine.subpages
+    subpage: u64  # linear addresses of its permitted stores, the latest two pages
+    subpage_before: u64
     drop_all_code: u64  # a retired frame held code: forget every translated block
     trap_may_raise: u64  # the trap in hand may have made an event pending
     world: u64  # identity of the address space that runs now

@@ -22,6 +22,7 @@ from vmxemu.jit import (
 )
 from vmxemu.layout import u64 as U
 from vmxemu.machine import event_poll
+from vmxemu.machine.subpages import end_step
 from vmxemu.machine.traps import settle, take
 from vmxemu.memory.physical import ALL_ONES, ram_offset
 from vmxemu.outcome import DONE, NOT_MINE
@@ -49,6 +50,8 @@ def vmxemu_step(state: int, trap: int) -> int:
         outcome = event_poll.poll(m)
         if outcome == NOT_MINE:
             return NOT_MINE
+        if m.engine.stepping != 0:
+            end_step(m, False)  # the event comes first
         return settle(m, outcome)
     return settle(m, take(m, trap))
 
@@ -194,7 +197,7 @@ def copy_code(m: "State", linear: int, target: int, size: int) -> bool:
 
 @native_callback(types.void(U64, U64, U32, U64))
 def on_io_site(uc: int, address: int, size: int, state: int) -> None:
-    """Execution reached an address where an I/O instruction was once seen: trap it if one is still there."""
+    """Execution reached an address where an I/O or PKRU instruction was once seen: trap it if one is still there."""
     m = state_at(state)
     buffer = m.engine.code_buffer
     first = PAGE - (address & OFFSET_MASK)

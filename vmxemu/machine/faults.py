@@ -1,4 +1,4 @@
-"""Fills that failed: page faults, EPT violations, poisoned lines, and the processor's own accesses at CPL 3."""
+"""Fills that failed: page faults, what EPT refuses, sub-pages, poisoned lines, and the processor's own accesses at CPL 3."""
 
 from typing import TYPE_CHECKING
 
@@ -7,15 +7,16 @@ import numpy as np
 from vmxemu import report
 from vmxemu.cpu.decode import decode
 from vmxemu.cpu.layout import CS, HF_CS64, HF_SS32, RSP, SS
-from vmxemu.isa import exceptions, exits
+from vmxemu.isa import exceptions
 from vmxemu.jit import kernel, load64
 from vmxemu.layout import u64 as U
+from vmxemu.machine.subpages import store_to_subpage
 from vmxemu.memory.frames import is_poisoned
 from vmxemu.memory.physical import host_address
-from vmxemu.outcome import DONE, EPT_VIOLATION, FAULT, POISON, RETRY, STOPPED, fault_with, kind_of, vector_of, vm_exit
+from vmxemu.outcome import DONE, FAULT, POISON, RETRY, STOPPED, fault_with, kind_of, vector_of
 from vmxemu.platform.mca import log_consumption
 from vmxemu.translation.access import read_linear
-from vmxemu.translation.layout import FETCH, IMPLICIT_SUPERVISOR
+from vmxemu.translation.layout import FETCH, IMPLICIT_SUPERVISOR, PERMIT_WRITE, WRITE
 from vmxemu.translation.translate import translate
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ def failed_fill(m: "State") -> int:
             return POISON
         if why == FILL_POISON:
             engine.system_access = engine.system_access | 2  # let this one access to the frame's other lines through
+        if access == WRITE and m.walk.permissions & PERMIT_WRITE == 0:
+            return store_to_subpage(m, gla)
+        if why == FILL_POISON:
             return RETRY
         if access == FETCH and host_address(m, m.walk.hpa) == 0:
             m.report.reason = report.UNMODELLED_FEATURE
@@ -134,22 +138,6 @@ def loads_descriptor(m: "State", gla: int) -> bool:
         far = byte == 0x9A or byte == 0xEA or byte == 0xCA or byte == 0xCB or byte == 0xCF or byte == 0xFF
         return far or byte == 0x8E or byte == 0x07 or byte == 0x17 or byte == 0x1F or byte == 0xC4 or byte == 0xC5
     return False
-
-
-@kernel
-def ept_exit(m: "State", kind: int) -> int:
-    """An EPT violation or misconfiguration found by a walk, as the VM exit that it causes."""
-    m.exit.interruption_info = 0
-    m.exit.instruction_length = 0
-    m.exit.instruction_info = 0
-    m.exit.guest_physical = m.walk.gpa
-    if kind == EPT_VIOLATION:
-        m.exit.qualification = m.walk.qualification
-        m.exit.guest_linear = m.walk.gla
-        return vm_exit(exits.EPT_VIOLATION)
-    m.exit.qualification = 0
-    m.exit.guest_linear = 0
-    return vm_exit(exits.EPT_MISCONFIG)
 
 
 @kernel

@@ -13,6 +13,7 @@ from vmxemu.engine.unicorn_engine import VOID_HPA as _VOID
 from vmxemu.jit import cast_to, copy_bytes, kernel, load8, load64, native_callback, store64
 from vmxemu.layout import u64 as U
 from vmxemu.machine.faults import FILL_NOWHERE, FILL_POISON, FILL_TRANSLATION
+from vmxemu.machine.subpages import translate_for_fill
 from vmxemu.memory.layout import HEALTHY, HOLDS_CODE, MAPPED_ON_BEHALF, POISONED, RETIRED
 from vmxemu.memory.physical import ALL_ONES, FOUR_GIB, hidden_smram, ram_offset
 from vmxemu.outcome import DONE
@@ -46,11 +47,11 @@ def on_miss(cpu: int, address: int, size: int, kind: int, table: int, probe: int
     if engine.window_open != 0 and address - PHYSICAL_WINDOW < PHYSICAL_WINDOW:
         return unicorn_fill(cpu, address, size, kind, table, probe, caller) != 0
     engine.fills = engine.fills + 1
-    if engine.exact_rip != 0:
-        find_rip(cpu, caller, 0)
+    if m.tlb.checking != 0:
+        find_rip(cpu, caller, 0)  # uses of stale translations say where
     page = address & ~OFFSET_MASK
-    outcome = translate(m, page, access)
-    if outcome == DONE and access != FETCH:
+    outcome = translate_for_fill(m, page, access)
+    if outcome == DONE and access != FETCH and m.walk.permissions >> access & 1 != 0:
         hpa = m.walk.hpa & ~OFFSET_MASK
         offset = ram_offset(m, hpa)
         if offset != ALL_ONES and not hidden_smram(m, hpa):
@@ -106,10 +107,8 @@ def resolve(m: "State", cpu: int, page: int, access: int, caller: int, outcome: 
         engine.system_access = engine.system_access & 2  # for this one fill; the instruction asks again for the next
         outcome = translate(m, page, access | IMPLICIT_SUPERVISOR)
     m.clock.ticks = m.clock.ticks + (m.walk.cycles << 4)
-    if outcome != DONE:
-        engine.fill_failed = FILL_TRANSLATION
-        engine.fill_access = access
-        return False
+    if outcome != DONE or access == WRITE and m.walk.permissions & PERMIT_WRITE == 0:
+        return refuse(m, FILL_TRANSLATION, access)
     if m.r.mode & 3 == 3:
         engine.owner_user = engine.world
     find_rip(cpu, caller, 0)  # events say where

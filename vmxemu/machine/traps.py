@@ -19,14 +19,17 @@ from vmxemu.isa import exceptions, exits
 from vmxemu.jit import kernel
 from vmxemu.layout import u64 as U
 from vmxemu.machine import faults, io, msr
+from vmxemu.machine.subpages import end_step
 from vmxemu.outcome import (
     DONE,
     EPT_MISCONFIG,
     EPT_VIOLATION,
     FAULT,
     NOT_MINE,
+    PML_FULL,
     POISON,
     RETRY,
+    SPP_EVENT,
     STOPPED,
     TRIPLE_FAULT,
     VM_EXIT,
@@ -48,10 +51,14 @@ from vmxemu.trace.emit import emit
 from vmxemu.vmx import controls
 from vmxemu.vmx import events as vmx_events
 from vmxemu.vmx.control_registers import execute_guest_mov_cr
+from vmxemu.vmx.ept_events import ept_event
 from vmxemu.vmx.execute import execute_root
 from vmxemu.vmx.exit import leave
+from vmxemu.vmx.functions import switch_eptp
 from vmxemu.vmx.instructions import finish_vmx
 from vmxemu.vmx.intercepts import program
+from vmxemu.vmx.opcodes import vmx_reason
+from vmxemu.vmx.vmcs import vmcs_at
 
 if TYPE_CHECKING:
     from vmxemu.state import State
@@ -68,6 +75,7 @@ TYPE_SHIFT, HARDWARE_EXCEPTION = U(8), U(3)
 # Vectors that push an error code: #DF #TS #NP #SS #GP #PF #AC #CP
 WITH_ERROR_CODE = U(1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17 | 1 << 21)
 STEPS = U(64)
+TWO_BYTES = U(0x0F00)
 OPCODE_0F01, VMLAUNCH, VMRESUME = U(0x0F01), U(0xC2), U(0xC3)
 BEYOND_DOUBLE_FAULT = U(0x100)
 
@@ -79,7 +87,12 @@ def take(m: "State", trap: int) -> int:
         m.cpu.sti_shadow = 0
         m.cpu.mov_ss_shadow = 0
     if trap == FILL_TRAP:
-        return faults.failed_fill(m)
+        outcome = faults.failed_fill(m)
+        if m.engine.stepping != 0 and outcome != RETRY:
+            end_step(m, False)
+        return outcome
+    if m.engine.stepping != 0 and end_step(m, trap == DEBUG):
+        return RETRY
     if trap == DEBUG:
         return single_step(m)
     if EXCEPTION <= trap <= LAST_EXCEPTION and trap != INVALID_OPCODE:
@@ -100,7 +113,7 @@ def take(m: "State", trap: int) -> int:
 @kernel
 def execute(m: "State", trap: int) -> int:
     """Emulate the decoded instruction at RIP."""
-    if trap == IO_TRAP:
+    if trap == IO_TRAP and m.cpu.insn.opcode < TWO_BYTES:  # else RDPKRU or WRPKRU
         return io.execute(m)
     if trap == MSR_TRAP:
         return msr.execute(m)
@@ -115,6 +128,8 @@ def execute(m: "State", trap: int) -> int:
         charge_event(m, costs.CR_WRITE)
         return execute_guest_mov_cr(m)
     if trap == INVALID_OPCODE:
+        if m.vmx.non_root != 0 and vmx_reason(m) == exits.VMFUNC:
+            return switch_eptp(m, vmcs_at(m.vmx.host_address))
         outcome = vmx_instruction(m) if m.vmx.non_root == 0 else NOT_MINE
         if outcome != NOT_MINE:
             return outcome
@@ -186,8 +201,8 @@ def settle(m: "State", outcome: int) -> int:
                 return DONE
         elif kind == FAULT:
             outcome = raise_fault(m, outcome)
-        elif kind == EPT_VIOLATION or kind == EPT_MISCONFIG:
-            outcome = faults.ept_exit(m, kind)
+        elif kind == EPT_VIOLATION or kind == EPT_MISCONFIG or kind == PML_FULL or kind == SPP_EVENT:
+            outcome = ept_event(m, kind)
         elif kind == VM_EXIT:
             outcome = leave(m, vector_of(outcome))
             m.outer.pending_exit = 1

@@ -11,7 +11,7 @@ from vmxemu.layout import u64 as U
 from vmxemu.memory.layout import VMM1_OWN
 from vmxemu.memory.physical import host_address
 from vmxemu.outcome import DONE, vmfail
-from vmxemu.outer import virtual_mca
+from vmxemu.outer import virtual_mca, virtual_vmx
 from vmxemu.outer.guest_view import vmcs01, vmcs02
 from vmxemu.outer.pool import has_room, open_pool, take_frame
 from vmxemu.trace import events
@@ -84,6 +84,7 @@ def bring_up(m: "State") -> None:
     outer.nested.vmxon_pointer = ALL_ONES
     outer.vpid02 = VPID02
     virtual_mca.power_on(m)
+    virtual_vmx.withhold(m)
     program_msr_bitmap(m, host_address(m, outer.msr_bitmap01))
     v.msr_bitmap = outer.msr_bitmap01
     v.secondary_vm_exec_control = v.secondary_vm_exec_control | controls.SECONDARY_VPID

@@ -10,6 +10,7 @@ from vmxemu.layout import u64 as U
 from vmxemu.memory.physical import host_address, read64
 from vmxemu.outcome import detail_of, has_error_code, vector_of
 from vmxemu.outer.ept_tables import FRAME_MASK, NOT_MAPPED, translate_software
+from vmxemu.vmx import event
 from vmxemu.vmx.checks_guest import pdpte_fits
 from vmxemu.vmx.guest_state import load_guest_state, save_guest_state
 from vmxemu.vmx.vmcs import Vmcs, offset_of, set_slot, vmcs_at
@@ -70,6 +71,7 @@ def as_host(m: "State", v: Vmcs) -> None:
 def stand_at_door(m: "State") -> None:
     """Be VMM1, as far as the next VM entry looks at the processor: at the door, in IA-32e mode, with no guest's paging in force."""
     m.paging.ept_pointer = 0
+    m.paging.ept_extensions = 0
     m.paging.vpid = 0
     m.cpu.unrestricted = 0
     m.cpu.activity = 0
@@ -122,7 +124,10 @@ def inject(m: "State", v: Vmcs, outcome: int) -> None:
 
 @kernel
 def reinject_interrupted(v: Vmcs) -> None:
-    """If the exit came during the delivery of an event, deliver that event again."""
+    """After an EPT violation that VMM1 has dealt with: if it came during the delivery of an event, deliver that event again; if
+    it came in an IRET that had just ended the blocking of NMIs, they are blocked until it has run."""
+    if v.exit_qualification & event.INFO_NMI_UNBLOCKING != 0:
+        v.guest_interruptibility_info = v.guest_interruptibility_info | event.NMI_BLOCKING
     if v.idt_vectoring_info_field & VALID != 0:
         v.vm_entry_intr_info_field = v.idt_vectoring_info_field & ~U(1 << 12)
         v.vm_entry_exception_error_code = v.idt_vectoring_error_code

@@ -63,6 +63,8 @@ def start_image(m: "State", v: Vmcs) -> None:
     m.r.cr[4] = bits.CR4_VMXE
     m.r.efer = 0
     m.r.pat = PAT_RESET
+    m.paging.pkru = 0
+    m.paging.pkrs = 0
     m.r.dr[6] = 0xFFFF0FF0
     m.r.dr[7] = 0x400
     write_flags(m, 2)

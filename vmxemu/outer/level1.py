@@ -12,7 +12,7 @@ from vmxemu.jit import kernel
 from vmxemu.layout import u64 as U
 from vmxemu.memory.physical import is_ram, read64, write64
 from vmxemu.outcome import DONE, EPT_MISCONFIG, EPT_VIOLATION, NOT_MINE, STOPPED, fault, fault_with, kind_of
-from vmxemu.outer import nested, virtual_mca, virtual_smm
+from vmxemu.outer import nested, virtual_mca, virtual_smm, virtual_vmx
 from vmxemu.outer.ept_tables import FRAME_MASK, FROM_POOL, HOLE_HPA, NOT_MAPPED, RIGHTS, leaf_of, map_page
 from vmxemu.outer.guest_view import as_guest, as_host, inject, reinject_interrupted, skip_instruction, vmcs01
 from vmxemu.outer.image import start_image, wants_image
@@ -202,6 +202,8 @@ def read_msr(m: "State", index: int) -> int:
     outcome = virtual_mca.read(m, index)
     if outcome == NOT_MINE:
         outcome = cpu_msr.read_msr(m, index)
+        if outcome == DONE and cpu_msr.is_vmx_capability(index):
+            return virtual_vmx.show(m, index)
     return platform_msr.read_msr(m, index) if outcome == NOT_MINE else outcome
 
 

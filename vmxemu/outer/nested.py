@@ -120,7 +120,7 @@ def check_entry(m: "State", launching: int) -> int:
     if outcome != DONE:
         return outcome
     v12 = vmcs12(m)
-    nested.failed_check = check_controls(m, v12)
+    nested.failed_check = check_controls(m, nested, v12)
     if nested.failed_check != 0:
         return vmfail(errors.ENTRY_INVALID_CONTROL_FIELDS)
     nested.failed_check = check_host_of(m, v12, m.r.efer & bits.EFER_LMA)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmxemu.cpu.protection_keys import write_pkrs
 from vmxemu.isa import bits, controls, exits, fields
 from vmxemu.jit import address_of, kernel, load64, store64
 from vmxemu.layout import u64 as U
@@ -166,6 +167,8 @@ def load_host(m: "State", v: Vmcs, v12: Vmcs) -> None:
         v.guest_ia32_efer = v.guest_ia32_efer & ~EFER_MODE | (EFER_MODE if wide else U(0))
     if v12.vm_exit_controls & controls.EXIT_LOAD_PAT != 0:
         v.guest_ia32_pat = v12.host_ia32_pat
+    if v12.vm_exit_controls & controls.EXIT_LOAD_PKRS != 0:
+        write_pkrs(m, v12.host_ia32_pkrs)  # VM1 has it in the processor, VMM1 needs none
     v.vm_entry_controls = v.vm_entry_controls & ~controls.ENTRY_IA32E_GUEST | (controls.ENTRY_IA32E_GUEST if wide else U(0))
     put_segment(v, CS, v12.host_cs_selector, 0, 0xFFFFFFFF, CODE_64 if wide else CODE_32)
     put_data(v, SS, v12.host_ss_selector, 0)

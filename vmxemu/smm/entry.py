@@ -98,6 +98,7 @@ def _leave_vmx(m: "State") -> None:
     smm.vmx_on = m.vmx.on
     smm.vmx_non_root = m.vmx.non_root
     smm.saved_ept_pointer = m.paging.ept_pointer
+    smm.saved_ept_extensions = m.paging.ept_extensions
     smm.saved_vpid = m.paging.vpid
     smm.saved_unrestricted = m.cpu.unrestricted
     area = area_buffer(m)
@@ -108,6 +109,7 @@ def _leave_vmx(m: "State") -> None:
     m.vmx.on = 0
     m.vmx.non_root = 0
     m.paging.ept_pointer = 0
+    m.paging.ept_extensions = 0
     m.paging.vpid = 0
     m.cpu.unrestricted = 0
 

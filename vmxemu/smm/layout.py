@@ -11,6 +11,7 @@ class Smm(Layout):
     vmx_on: u64
     vmx_non_root: u64
     saved_ept_pointer: u64
+    saved_ept_extensions: u64
     saved_vpid: u64
     entries: u64
     saved_unrestricted: u64

@@ -42,6 +42,7 @@ def _return_to_vmx(m: "State") -> None:
     m.vmx.on = smm.vmx_on
     m.vmx.non_root = smm.vmx_non_root
     m.paging.ept_pointer = smm.saved_ept_pointer
+    m.paging.ept_extensions = smm.saved_ept_extensions
     m.paging.vpid = smm.saved_vpid
     m.cpu.unrestricted = smm.saved_unrestricted
     smm.vmx_on = 0

@@ -37,6 +37,7 @@ ROWS = {
     "MMIO": "mmio_read",
     "WBINVD": "wbinvd",
     "PAUSE": "pause",
+    "VMFUNC": "vmfunc",
 }
 NAMES = tuple(ROWS)
 (
@@ -73,4 +74,5 @@ NAMES = tuple(ROWS)
     MMIO,
     WBINVD,
     PAUSE,
+    VMFUNC,
 ) = (U(number) for number in range(len(NAMES)))

@@ -1,4 +1,8 @@
-"""What this processor's VMX can do: the capability MSRs 480H..493H in `m.cpu.vmx_msr`. SDM Vol. 3D, App. A."""
+"""What a processor's VMX can do: the capability MSRs 480H..493H. SDM Vol. 3D, App. A.
+
+The real processor's are in `m.cpu.vmx_msr`. The virtual one that VMM1 shows to VMM2 has the same, less what its `withheld` says;
+for the real one that is nothing.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +16,7 @@ from vmxemu.vmx.vmcs import NO_SLOT, slot_of
 if TYPE_CHECKING:
     from vmxemu.layout import Array
     from vmxemu.state import State
+    from vmxemu.vmx.layout import Vmx
 
 FIRST = int(msrs.IA32_VMX_BASIC)
 (
@@ -40,6 +45,9 @@ FIRST = int(msrs.IA32_VMX_BASIC)
 REVISION_MASK = U(0x7FFF_FFFF)  # of IA32_VMX_BASIC
 TIMER_RATE_MASK = U(0x1F)  # of IA32_VMX_MISC
 ALL_ONES = U(0xFFFF_FFFF_FFFF_FFFF)
+# EPTP: memory type, page-walk length less 1, flags
+UC, WB, WALK_4, WALK_5 = U(0), U(6), U(3), U(4)
+EPTP_ACCESSED_DIRTY, EPTP_SUPERVISOR_SHADOW_STACK, EPTP_RESERVED = U(1 << 6), U(1 << 7), U(0xF00)
 _TRUE_DISTANCE = TRUE_PIN_CTLS - PIN_CTLS
 
 
@@ -72,26 +80,30 @@ CONDITION_MSR, CONDITION_MASK = _conditions()
 
 
 @kernel
-def fits(capability: "Array[int]", which: int, value: int) -> bool:
-    """Whether a control word keeps to the allowed 0- and 1-settings of MSR 480H + `which` (the TRUE one if there is
-    one)."""
-    if PIN_CTLS <= which <= ENTRY_CTLS and capability[BASIC] & capabilities.BASIC_TRUE_CONTROLS != 0:
-        which = which + _TRUE_DISTANCE
-    return (
-        value & (capability[which] & 0xFFFF_FFFF) == capability[which] & 0xFFFF_FFFF
-        and value & ~(capability[which] >> 32) == 0
-    )
+def able(m: "State", vmx: "Vmx", which: int) -> int:
+    """Capability MSR 480H + `which` of the processor whose VMX state is `vmx`."""
+    return m.cpu.vmx_msr[which] & ~vmx.withheld[which]
 
 
 @kernel
-def field_exists(m: "State", encoding: int) -> bool:
+def fits(m: "State", vmx: "Vmx", which: int, value: int) -> bool:
+    """Whether a control word keeps to the allowed 0- and 1-settings of MSR 480H + `which` (the TRUE one if there is
+    one)."""
+    if PIN_CTLS <= which <= ENTRY_CTLS and m.cpu.vmx_msr[BASIC] & capabilities.BASIC_TRUE_CONTROLS != 0:
+        which = which + _TRUE_DISTANCE
+    allowed = able(m, vmx, which)
+    return value & (allowed & 0xFFFF_FFFF) == allowed & 0xFFFF_FFFF and value & ~(allowed >> 32) == 0
+
+
+@kernel
+def field_exists(m: "State", vmx: "Vmx", encoding: int) -> bool:
     """Whether VMREAD and VMWRITE know the field on this processor. SDM Vol. 3D, App. B: some fields depend on a
     control's support."""
     slot = slot_of(encoding)
     if slot == NO_SLOT:
         return False
-    first = m.cpu.vmx_msr[CONDITION_MSR[slot << 1]] & CONDITION_MASK[slot << 1]
-    second = m.cpu.vmx_msr[CONDITION_MSR[slot << 1 | 1]] & CONDITION_MASK[slot << 1 | 1]
+    first = able(m, vmx, CONDITION_MSR[slot << 1]) & CONDITION_MASK[slot << 1]
+    second = able(m, vmx, CONDITION_MSR[slot << 1 | 1]) & CONDITION_MASK[slot << 1 | 1]
     return first | second != 0
 
 
@@ -130,19 +142,17 @@ def cr4_fits(capability: "Array[int]", value: int) -> bool:
 
 
 @kernel
-def eptp_fits(m: "State", eptp: int) -> bool:
+def eptp_fits(m: "State", vmx: "Vmx", eptp: int) -> bool:
     """Whether VM entry accepts this EPT pointer. SDM Vol. 3C, 'VM-Execution Control Fields' (checks)."""
-    able = m.cpu.vmx_msr[EPT_VPID_CAP]
+    has = able(m, vmx, EPT_VPID_CAP)
     memory_type = eptp & 7
-    if not (
-        memory_type == 6
-        and able & capabilities.EPT_MEMORY_TYPE_WB != 0
-        or memory_type == 0
-        and able & capabilities.EPT_MEMORY_TYPE_UC != 0
-    ):
+    length = eptp >> 3 & 7
+    if memory_type != WB and memory_type != UC or length != WALK_4 and length != WALK_5:
         return False
-    if eptp >> 3 & 7 != 3 or able & capabilities.EPT_WALK_4 == 0:
-        return False
-    if eptp & 0x40 != 0 and able & capabilities.EPT_ACCESSED_DIRTY == 0:
-        return False
-    return eptp & 0xF80 == 0 and is_physical(m, eptp)
+    needed = capabilities.EPT_MEMORY_TYPE_WB if memory_type == WB else capabilities.EPT_MEMORY_TYPE_UC
+    needed = needed | (capabilities.EPT_WALK_4 if length == WALK_4 else capabilities.EPT_WALK_5)
+    if eptp & EPTP_ACCESSED_DIRTY != 0:
+        needed = needed | capabilities.EPT_ACCESSED_DIRTY
+    if eptp & EPTP_SUPERVISOR_SHADOW_STACK != 0:
+        needed = needed | capabilities.EPT_SUPERVISOR_SHADOW_STACK
+    return needed & ~has == 0 and eptp & EPTP_RESERVED == 0 and is_physical(m, eptp)

@@ -17,6 +17,7 @@ from vmxemu.vmx.capability import (
     MISC,
     PIN_CTLS,
     VMFUNC_CTLS,
+    able,
     eptp_fits,
     fits,
     is_page,
@@ -35,6 +36,7 @@ from vmxemu.vmx.event import (
 
 if TYPE_CHECKING:
     from vmxemu.state import State
+    from vmxemu.vmx.layout import Vmx
     from vmxemu.vmx.vmcs import Vmcs
 
 VIRTUAL_TPR_OFFSET = U(0x80)
@@ -43,7 +45,7 @@ APIC_VIRTUALIZATION = (
     | controls.SECONDARY_APIC_REGISTER_VIRTUALIZATION
     | controls.SECONDARY_VIRTUAL_INTERRUPT_DELIVERY
 )
-NEEDING_EPT = controls.SECONDARY_UNRESTRICTED_GUEST | controls.SECONDARY_MODE_BASED_EXECUTE | controls.SECONDARY_SPP
+NEEDING_EPT = controls.SECONDARY_UNRESTRICTED_GUEST | controls.SECONDARY_MODE_BASED_EXECUTE
 
 
 @kernel
@@ -53,16 +55,15 @@ def secondary_controls(v: "Vmcs") -> int:
 
 
 @kernel
-def _execution_words(m: "State", v: "Vmcs") -> int:
-    capability = m.cpu.vmx_msr
-    if not fits(capability, PIN_CTLS, v.pin_based_vm_exec_control):
+def _execution_words(m: "State", vmx: "Vmx", v: "Vmcs") -> int:
+    if not fits(m, vmx, PIN_CTLS, v.pin_based_vm_exec_control):
         return reasons.PIN_RESERVED
     primary = v.cpu_based_vm_exec_control
-    if not fits(capability, CPU_CTLS, primary):
+    if not fits(m, vmx, CPU_CTLS, primary):
         return reasons.CPU_RESERVED
-    if not fits(capability, CPU_CTLS2, secondary_controls(v)):
+    if not fits(m, vmx, CPU_CTLS2, secondary_controls(v)):
         return reasons.SECONDARY_RESERVED
-    if primary & controls.CPU_TERTIARY != 0 and v.tertiary_vm_exec_control & ~capability[CPU_CTLS3] != 0:
+    if primary & controls.CPU_TERTIARY != 0 and v.tertiary_vm_exec_control & ~able(m, vmx, CPU_CTLS3) != 0:
         return reasons.TERTIARY_RESERVED
     return 0
 
@@ -127,25 +128,32 @@ def _interrupt_controls(m: "State", v: "Vmcs") -> int:
 
 
 @kernel
-def _memory_controls(m: "State", v: "Vmcs") -> int:
+def _vm_functions(m: "State", vmx: "Vmx", v: "Vmcs") -> int:
+    functions = v.vm_function_control
+    if functions & ~able(m, vmx, VMFUNC_CTLS) != 0:
+        return reasons.VM_FUNCTIONS
+    if functions & controls.VMFUNC_EPTP_SWITCHING == 0:
+        return 0
+    with_ept = secondary_controls(v) & controls.SECONDARY_EPT != 0
+    return 0 if with_ept and is_page(m, v.eptp_list_address) else reasons.VM_FUNCTIONS
+
+
+@kernel
+def _memory_controls(m: "State", vmx: "Vmx", v: "Vmcs") -> int:
     secondary = secondary_controls(v)
     with_ept = secondary & controls.SECONDARY_EPT != 0
     if secondary & controls.SECONDARY_VPID != 0 and v.virtual_processor_id == 0:
         return reasons.VPID_ZERO
-    if with_ept and not eptp_fits(m, v.ept_pointer):
+    if with_ept and not eptp_fits(m, vmx, v.ept_pointer):
         return reasons.EPT_POINTER
     if secondary & controls.SECONDARY_PML != 0 and not (with_ept and is_page(m, v.pml_address)):
         return reasons.PML
     if secondary & NEEDING_EPT != 0 and not with_ept:
         return reasons.NEEDS_EPT
-    if secondary & controls.SECONDARY_VMFUNC != 0:
-        switching = v.vm_function_control & controls.VMFUNC_EPTP_SWITCHING != 0
-        if (
-            v.vm_function_control & ~m.cpu.vmx_msr[VMFUNC_CTLS] != 0
-            or switching
-            and not (with_ept and is_page(m, v.eptp_list_address))
-        ):
-            return reasons.VM_FUNCTIONS
+    if secondary & controls.SECONDARY_SPP != 0 and not (with_ept and is_page(m, v.spp_table_pointer)):
+        return reasons.SPP_TABLE
+    if secondary & controls.SECONDARY_VMFUNC != 0 and _vm_functions(m, vmx, v) != 0:
+        return reasons.VM_FUNCTIONS
     if secondary & controls.SECONDARY_VMCS_SHADOWING != 0 and not (
         is_page(m, v.vmread_bitmap) and is_page(m, v.vmwrite_bitmap)
     ):
@@ -164,8 +172,8 @@ def _list_fits(m: "State", count: int, address: int) -> bool:
 
 
 @kernel
-def _exit_controls(m: "State", v: "Vmcs") -> int:
-    if not fits(m.cpu.vmx_msr, EXIT_CTLS, v.vm_exit_controls):
+def _exit_controls(m: "State", vmx: "Vmx", v: "Vmcs") -> int:
+    if not fits(m, vmx, EXIT_CTLS, v.vm_exit_controls):
         return reasons.EXIT_RESERVED
     if (
         v.pin_based_vm_exec_control & controls.PIN_PREEMPTION_TIMER == 0
@@ -221,8 +229,8 @@ def _injection(m: "State", v: "Vmcs") -> int:
 
 
 @kernel
-def _entry_controls(m: "State", v: "Vmcs") -> int:
-    if not fits(m.cpu.vmx_msr, ENTRY_CTLS, v.vm_entry_controls):
+def _entry_controls(m: "State", vmx: "Vmx", v: "Vmcs") -> int:
+    if not fits(m, vmx, ENTRY_CTLS, v.vm_entry_controls):
         return reasons.ENTRY_RESERVED
     failed = _injection(m, v)
     if failed != 0:
@@ -235,9 +243,9 @@ def _entry_controls(m: "State", v: "Vmcs") -> int:
 
 
 @kernel
-def check_controls(m: "State", v: "Vmcs") -> int:
-    """The first check on the VMX controls that fails (vmx.reasons), 0 if all pass."""
-    failed = _execution_words(m, v)
+def check_controls(m: "State", vmx: "Vmx", v: "Vmcs") -> int:
+    """The first check on the VMX controls that fails (vmx.reasons), 0 if all pass; `vmx` belongs to the processor that enters."""
+    failed = _execution_words(m, vmx, v)
     if failed == 0:
         failed = _bitmaps(m, v)
     if failed == 0:
@@ -245,9 +253,9 @@ def check_controls(m: "State", v: "Vmcs") -> int:
     if failed == 0:
         failed = _interrupt_controls(m, v)
     if failed == 0:
-        failed = _memory_controls(m, v)
+        failed = _memory_controls(m, vmx, v)
     if failed == 0:
-        failed = _exit_controls(m, v)
+        failed = _exit_controls(m, vmx, v)
     if failed == 0:
-        failed = _entry_controls(m, v)
+        failed = _entry_controls(m, vmx, v)
     return failed

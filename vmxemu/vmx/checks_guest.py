@@ -77,7 +77,7 @@ def _registers_and_msrs(m: "State", v: "Vmcs") -> int:
             return reasons.GUEST_EFER
         if v.guest_cr0 & bits.CR0_PG != 0 and efer & MODE_BITS != 0 and efer & MODE_BITS != MODE_BITS:
             return reasons.GUEST_EFER
-    return 0
+    return reasons.GUEST_PKRS if entry & controls.ENTRY_LOAD_PKRS != 0 and v.guest_ia32_pkrs >> 32 != 0 else 0
 
 
 @kernel

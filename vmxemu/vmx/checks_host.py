@@ -53,6 +53,8 @@ def _registers(m: "State", v: "Vmcs") -> int:
         mode = MODE_BITS if v.vm_exit_controls & controls.EXIT_HOST_64 != 0 else 0
         if not efer_fits(m, v.host_ia32_efer) or v.host_ia32_efer & MODE_BITS != mode:
             return reasons.HOST_EFER
+    if v.vm_exit_controls & controls.EXIT_LOAD_PKRS != 0 and v.host_ia32_pkrs >> 32 != 0:
+        return reasons.HOST_PKRS
     return 0
 
 

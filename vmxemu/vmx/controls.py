@@ -19,6 +19,7 @@ from vmxemu.outcome import DONE, VM_EXIT, fault, fault_with, kind_of, vm_exit
 from vmxemu.vmx.bitmaps import io_exits, msr_exits
 from vmxemu.vmx.checks_controls import secondary_controls
 from vmxemu.vmx.control_registers import clts_instruction, lmsw_instruction, mov_cr_instruction
+from vmxemu.vmx.functions import function_exits
 from vmxemu.vmx.instructions import wrong_mode
 from vmxemu.vmx.opcodes import GROUP_6, GROUP_7, GROUP_9, NOT_VMX, vmx_reason
 from vmxemu.vmx.qualification import (
@@ -80,9 +81,9 @@ def _enabled(v: "Vmcs", control: int) -> bool:
 
 
 @kernel
-def _vmx_instruction(m: "State", reason: int) -> int:
+def _vmx_instruction(m: "State", v: "Vmcs", reason: int) -> int:
     if reason == exits.VMFUNC:
-        return fault(exceptions.UD)  # "enable VM functions" is not offered
+        return function_exits(m, v)
     if reason != exits.VMCALL and wrong_mode(m):
         return fault(exceptions.UD)
     if reason == exits.VMREAD or reason == exits.VMWRITE or reason == exits.INVEPT or reason == exits.INVVPID:
@@ -274,7 +275,7 @@ def decide(m: "State", v: "Vmcs") -> int:
         return vm_exit(exits.CPUID)
     reason = vmx_reason(m)
     if reason != NOT_VMX:
-        return _vmx_instruction(m, reason)
+        return _vmx_instruction(m, v, reason)
     if opcode < 0x0F00:
         return _one_byte(m, v, opcode)
     if opcode == GROUP_7:

@@ -105,7 +105,7 @@ def enter(m: "State", launch: int) -> int:
     if outcome != DONE:
         return outcome
     v = vmcs_at(m.vmx.host_address)
-    m.vmx.failed_check = check_controls(m, v)
+    m.vmx.failed_check = check_controls(m, m.vmx, v)
     if m.vmx.failed_check != 0:
         return vmfail(errors.ENTRY_INVALID_CONTROL_FIELDS)
     m.vmx.failed_check = check_host(m, v)

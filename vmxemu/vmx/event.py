@@ -14,7 +14,7 @@ from vmxemu.layout import u64 as U
     OTHER_TYPE,
 ) = (U(i) for i in range(8))
 INFO_ERROR_CODE = U(1 << 11)
-INFO_NMI_UNBLOCKING = U(1 << 12)
+INFO_NMI_UNBLOCKING = U(1 << 12)  # due to IRET; the same bit of exit qualifications
 INFO_VALID = U(1 << 31)
 INFO_RESERVED = U(0x7FFF_F000)  # of VM-entry interruption information
 INFO_KEPT = U(0x8000_0FFF)  # of an event that becomes IDT-vectoring information

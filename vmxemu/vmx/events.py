@@ -3,6 +3,7 @@ to Vectored Events'."""
 
 from typing import TYPE_CHECKING
 
+from vmxemu.cpu.nmi import unblocked_by_iret
 from vmxemu.isa import bits, controls, exceptions, exits
 from vmxemu.jit import kernel
 from vmxemu.layout import u64 as U
@@ -89,6 +90,8 @@ def _describe(m: "State", vector: int, error_code: int, kind: int) -> None:
     if _has_error_code(m, vector, kind):
         what.interruption_info = what.interruption_info | event.INFO_ERROR_CODE
         what.interruption_error = error_code
+    if kind == event.HARDWARE_TYPE and vector != exceptions.DF and unblocked_by_iret(m):
+        what.interruption_info = what.interruption_info | event.INFO_NMI_UNBLOCKING
     if kind == event.HARDWARE_TYPE and vector == exceptions.PF:
         what.qualification = m.walk.gla
     elif vector == exceptions.DB and kind != event.EXTERNAL_TYPE:

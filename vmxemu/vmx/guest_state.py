@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING
 from vmxemu.cpu.flags import read_flags, write_flags
 from vmxemu.cpu.layout import GDTR, HALTED, HF_INHIBIT_IRQ, IDTR, RSP
 from vmxemu.cpu.mode import refresh_mode, set_interrupt_shadow
+from vmxemu.cpu.protection_keys import write_pkrs
 from vmxemu.isa import bits, capabilities, controls, exceptions, exits
 from vmxemu.jit import kernel
 from vmxemu.layout import u64 as U
 from vmxemu.translation.pdpte import load_pdptes
 from vmxemu.vmx import event
-from vmxemu.vmx.capability import MISC
+from vmxemu.vmx.capability import ENTRY_CTLS, MISC
 from vmxemu.vmx.checks_controls import secondary_controls
 from vmxemu.vmx.checks_guest import DEBUGCTL_BTF, is_ia32e_guest, uses_pdptes
 from vmxemu.vmx.checks_host import MODE_BITS
+from vmxemu.vmx.ept_extensions import load_ept_extensions, save_pml_index
 from vmxemu.vmx.preemption import timer_value
 from vmxemu.vmx.rights import load_segment, save_segment
 
@@ -45,6 +47,8 @@ def _load_msrs(m: "State", v: "Vmcs") -> None:
     m.r.sysenter_eip = v.guest_sysenter_eip
     if v.vm_entry_controls & controls.ENTRY_LOAD_PAT != 0:
         m.r.pat = v.guest_ia32_pat
+    if v.vm_entry_controls & controls.ENTRY_LOAD_PKRS != 0:
+        write_pkrs(m, v.guest_ia32_pkrs)
     long = is_ia32e_guest(v)
     if v.vm_entry_controls & controls.ENTRY_LOAD_EFER != 0:
         m.r.efer = v.guest_ia32_efer
@@ -59,6 +63,7 @@ def _load_paging(m: "State", v: "Vmcs") -> None:
     secondary = secondary_controls(v)
     with_ept = secondary & controls.SECONDARY_EPT != 0
     m.paging.ept_pointer = v.ept_pointer if with_ept else 0
+    load_ept_extensions(m, v, secondary if with_ept else 0)
     m.paging.vpid = v.virtual_processor_id if secondary & controls.SECONDARY_VPID != 0 else 0
     m.cpu.unrestricted = 1 if secondary & controls.SECONDARY_UNRESTRICTED_GUEST != 0 else 0
     if uses_pdptes(v):
@@ -113,6 +118,8 @@ def _saved_flags(m: "State", reason: int) -> int:
         return flags
     if reason == exits.EPT_VIOLATION or reason == exits.EPT_MISCONFIG:
         return flags | bits.RFLAGS_RF
+    if reason == exits.PML_FULL or reason == exits.SPP_EVENT:
+        return flags | bits.RFLAGS_RF
     what = m.exit.interruption_info & VECTOR_AND_TYPE
     if reason == exits.EXCEPTION_NMI and what >> 8 == event.HARDWARE_TYPE and what & 0xFF != exceptions.DB:
         return flags | bits.RFLAGS_RF
@@ -142,6 +149,8 @@ def _save_msrs(m: "State", v: "Vmcs") -> None:
         v.guest_ia32_pat = m.r.pat
     if exit_controls & controls.EXIT_SAVE_EFER != 0:
         v.guest_ia32_efer = m.r.efer
+    if m.cpu.vmx_msr[ENTRY_CTLS] >> 32 & controls.ENTRY_LOAD_PKRS != 0:  # no control of its own
+        v.guest_ia32_pkrs = m.paging.pkrs
     if exit_controls & controls.EXIT_SAVE_DEBUG != 0:
         v.guest_dr7 = m.r.dr[7]
         v.guest_ia32_debugctl = m.cpu.debugctl
@@ -157,6 +166,7 @@ def _save_paging(m: "State", v: "Vmcs") -> None:
     v.guest_cr0 = m.r.cr[0]
     v.guest_cr3 = m.r.cr[3]
     v.guest_cr4 = m.r.cr[4]
+    save_pml_index(m, v)
     if secondary_controls(v) & controls.SECONDARY_EPT != 0 and uses_pdptes(v):
         v.guest_pdpte0 = m.paging.pdpte0
         v.guest_pdpte1 = m.paging.pdpte1

@@ -23,6 +23,7 @@ from vmxemu.cpu.layout import (
     TR,
 )
 from vmxemu.cpu.mode import refresh_mode, set_interrupt_shadow
+from vmxemu.cpu.protection_keys import write_pkrs
 from vmxemu.isa import bits, controls
 from vmxemu.jit import kernel
 from vmxemu.layout import u64 as U
@@ -92,12 +93,15 @@ def _load_registers(m: "State", v: "Vmcs") -> None:
         m.r.efer = m.r.efer & ~MODE_BITS | (MODE_BITS if host_64 else 0)
     if v.vm_exit_controls & controls.EXIT_LOAD_PAT != 0:
         m.r.pat = v.host_ia32_pat
+    if v.vm_exit_controls & controls.EXIT_LOAD_PKRS != 0:
+        write_pkrs(m, v.host_ia32_pkrs)
 
 
 @kernel
 def load_host_state(m: "State", v: "Vmcs") -> int:
     """Make the host-state area the processor's state. Outcomes: DONE, or what loading the PDPTEs met."""
     m.paging.ept_pointer = 0
+    m.paging.ept_extensions = 0
     m.paging.vpid = 0
     m.cpu.unrestricted = 0
     _load_registers(m, v)

@@ -146,7 +146,7 @@ def field_readable(m: "State", vmx: "Vmx", encoding: int) -> int:
     """Whether VMREAD may read the field: DONE or vmfail."""
     if vmx.host_address == 0:
         return vmfail(NO_POINTER_ERROR)
-    return DONE if field_exists(m, encoding) else vmfail(errors.UNSUPPORTED_VMCS_COMPONENT)
+    return DONE if field_exists(m, vmx, encoding) else vmfail(errors.UNSUPPORTED_VMCS_COMPONENT)
 
 
 @kernel
@@ -184,7 +184,7 @@ def invept_allowed(m: "State", vmx: "Vmx", kind: int) -> int:
     everything = kind == ALL_CONTEXTS and able & capabilities.EPT_INVEPT_ALL_CONTEXT != 0
     if not single and not everything or vmx.operand_high != 0:
         return vmfail(errors.INVALID_OPERAND_TO_INVEPT_INVVPID)
-    if single and not eptp_fits(m, vmx.operand_low):
+    if single and not eptp_fits(m, vmx, vmx.operand_low):
         return vmfail(errors.INVALID_OPERAND_TO_INVEPT_INVVPID)
     return DONE
 

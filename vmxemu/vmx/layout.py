@@ -1,6 +1,6 @@
 """VMX state of one logical processor: the real one's, and the virtual one that VMM1 shows to VMM2 (same record)."""
 
-from vmxemu.layout import Layout, u64
+from vmxemu.layout import Array, Layout, array, u64
 
 
 class Vmx(Layout):
@@ -21,6 +21,7 @@ class Vmx(Layout):
     operand_high: u64
     mtf_pending: u64  # an MTF VM exit was injected, or the instruction that the monitor trap flag watches has retired
     failed_check: u64  # vmx.reasons number of the check that the latest VM entry failed
+    withheld: Array[u64] = array(20)  # bits of the capability MSRs 480H..493H that this processor shows as 0; see vmx.capability
 
 
 class Exit(Layout):

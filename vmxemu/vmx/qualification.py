@@ -114,11 +114,3 @@ def describe_io(m: "State") -> None:
         info = m.cpu.insn.address_bytes >> 2 << 7
         m.exit.instruction_info = info if io.is_in != 0 else info | m.cpu.insn.segment << 15
         m.exit.guest_linear = element_address(m)
-
-
-@kernel
-def describe_ept_violation(m: "State") -> None:
-    """EPT violation or misconfiguration: what the walk found."""
-    m.exit.qualification = m.walk.qualification
-    m.exit.guest_linear = m.walk.gla
-    m.exit.guest_physical = m.walk.gpa

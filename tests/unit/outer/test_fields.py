@@ -11,6 +11,7 @@ from tests.unit.outer.room import BITMAPS, EPT01, LISTS, POOL_VMCS02, VMCS01, VM
 from vmxemu.isa import controls, cpus, fields
 from vmxemu.outer.merge import enter_vm2
 from vmxemu.outer.reflect import reflect
+from vmxemu.outer.virtual_vmx import WITHHELD_CONTROLS
 
 # Controls of VMCS02 that are VMCS12's as they are
 COPIED = """
@@ -28,7 +29,7 @@ VM_EXIT_MSR_STORE_COUNT VM_EXIT_MSR_LOAD_COUNT
 """.split()
 # VMM1 has no area to load at its own exits, and no dual-monitor treatment: these do nothing in VMCS02
 WITHOUT_EFFECT = ["VM_EXIT_MSR_LOAD_ADDR", "EXECUTIVE_VMCS_POINTER"]
-# Belong to controls that no processor profile of ours has (checked below); VMCS02 leaves them 0
+# Belong to controls that no processor profile of ours has, or that VMM1 withholds (checked below); VMCS02 leaves them 0
 NOT_MODELLED = """
 POSTED_INTR_NV EPTP_INDEX HLAT_PREFIX_SIZE LAST_PID_POINTER_INDEX PML_ADDRESS VIRTUAL_APIC_PAGE_ADDR APIC_ACCESS_ADDR
 POSTED_INTR_DESC_ADDR VM_FUNCTION_CONTROL EOI_EXIT_BITMAP0 EOI_EXIT_BITMAP1 EOI_EXIT_BITMAP2 EOI_EXIT_BITMAP3 EPTP_LIST_ADDRESS
@@ -40,7 +41,7 @@ INJECTED_EVENT_DATA TPR_THRESHOLD INSTRUCTION_TIMEOUT_CONTROL
 # Guest fields of VMCS02 that may differ from VMCS12's
 INHERITED = ["VMCS_LINK_POINTER", "GUEST_IA32_PAT", "GUEST_IA32_EFER", "GUEST_DR7", "GUEST_IA32_DEBUGCTL"]
 # VMCS12's host state: in VM1's guest state afterwards, under the name with GUEST, but for
-HOST_CHANGED = ["HOST_CR4", "HOST_IA32_PAT", "HOST_IA32_EFER"]
+HOST_CHANGED = ["HOST_CR4", "HOST_IA32_PAT", "HOST_IA32_EFER", "HOST_IA32_PKRS"]
 
 
 def of_type(kind):
@@ -48,10 +49,11 @@ def of_type(kind):
 
 
 def modelled(name):
-    """Whether a profile has the field."""
+    """Whether VMM2 finds the field on some profile."""
     condition = fields.BY_NAME[name].exists_if
-    profiles = (cpus.load(profile) for profile in ("skylake-sp", "icelake-sp"))
-    return not condition or any(set(condition) & set(profile.vmx.control_names) for profile in profiles)
+    shown = set().union(*(cpus.load(profile).vmx.control_names for profile in cpus.names()))
+    shown -= {*controls.names("secondary", int(WITHHELD_CONTROLS)), "VMFUNC_EPTP_SWITCHING"}
+    return not condition or bool(shown & set(condition))
 
 
 def scramble(vmcs, seed):
@@ -124,7 +126,7 @@ def test_guest_state_of_vmcs02(room, load):
 def test_where_a_reflected_exit_puts_things(room, save):
     v01, v02, v12 = room.vmcs(VMCS01), room.vmcs(POOL_VMCS02), room.vmcs(VMCS12)
     own = int(controls.EXIT_SAVE_PAT | controls.EXIT_SAVE_EFER | controls.EXIT_SAVE_DEBUG | controls.EXIT_SAVE_PREEMPTION_TIMER)
-    loads = int(controls.EXIT_LOAD_PAT | controls.EXIT_LOAD_EFER | controls.EXIT_HOST_64)
+    loads = int(controls.EXIT_LOAD_PAT | controls.EXIT_LOAD_EFER | controls.EXIT_LOAD_PKRS | controls.EXIT_HOST_64)
     v12.vm_exit_controls = loads | own if save else loads
     v02.vm_exit_msr_store_count = 0
     kept = {row.name: int(getattr(v12, row.name.lower())) for row in fields.ROWS}
@@ -145,6 +147,7 @@ def test_where_a_reflected_exit_puts_things(room, save):
     for name in filter(modelled, of_type("host")):
         if name not in HOST_CHANGED:
             assert getattr(v01, name.replace("HOST_IA32", "GUEST").replace("HOST", "GUEST").lower()) == kept[name], name
+    assert room.m.paging.pkrs == kept["HOST_IA32_PKRS"], "VM1 has it in the processor"
     assert v01.guest_cr4 == kept["HOST_CR4"] | 1 << 13 | 1 << 5
     assert (v01.guest_ia32_pat, v01.guest_ia32_efer) == (kept["HOST_IA32_PAT"], kept["HOST_IA32_EFER"])
     assert (v01.guest_rflags, v01.guest_dr7, v01.guest_activity_state, v01.guest_ia32_debugctl) == (2, 0x400, 0, 0)

@@ -45,19 +45,20 @@ def value_of(v: Any, name: str) -> int:
 class Hypervisor:
     """Owns the records and the RAM. `m` is what kernels take, `v` the current VMCS."""
 
-    def __init__(self) -> None:
+    def __init__(self, profile: cpus.CpuProfile = PROFILE) -> None:
         self.m: Any = Record(State)
         self.registers = Record(Registers)
         self.ram = np.zeros(RAM_BYTES + 4096, np.uint8)
         self.base = -(-int(self.ram.ctypes.data) // 4096) * 4096
         self.frames = np.zeros(RAM_BYTES >> 12, np.uint8)
         m = self.m
+        object.__setattr__(m, "_keep", (m._keep, self))  # `m` alone keeps everything alive
         m.r = self.registers.address
         m.memory.ram, m.memory.low_bytes, m.memory.frames = self.base, RAM_BYTES, self.frames.ctypes.data
         m.memory.frame_count, m.memory.rom_base = RAM_BYTES >> 12, 0xFFFF0000
-        m.cpu.physical_bits, m.cpu.linear_bits = PROFILE.identity.physical_bits, PROFILE.identity.linear_bits
-        m.cpu.cr4_allowed, m.cpu.efer_allowed = PROFILE.msr_values[int(msrs.IA32_VMX_CR4_FIXED1)], 0xD01
-        for address, value in PROFILE.msr_values.items():
+        m.cpu.physical_bits, m.cpu.linear_bits = profile.identity.physical_bits, profile.identity.linear_bits
+        m.cpu.cr4_allowed, m.cpu.efer_allowed = profile.msr_values[int(msrs.IA32_VMX_CR4_FIXED1)], 0xD01
+        for address, value in profile.msr_values.items():
             if 0x480 <= address <= 0x493:
                 m.cpu.vmx_msr[address - 0x480] = value
         m.cpu.feature_control = 5

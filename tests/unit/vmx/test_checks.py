@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.unit.vmx.hypervisor import MSR_BITMAP, OTHER_REGION, VMCS_REGION, Hypervisor
-from vmxemu.isa import controls, errors, exits
+from vmxemu.isa import controls, cpus, errors, exits
 from vmxemu.outcome import DONE, VMFAIL
 from vmxemu.vmx import reasons
 from vmxemu.vmx.checks_controls import check_controls
@@ -32,12 +32,13 @@ def without(mask: int) -> Callable[[int], int]:
     return lambda value: value & ~int(mask)
 
 
+VMFUNC = {"secondary_vm_exec_control": also(controls.SECONDARY_VMFUNC), "vm_function_control": 1}
 CONTROLS: list[tuple[str, Break]] = [
     ("PIN_RESERVED", {"pin_based_vm_exec_control": without(2)}),
     ("PIN_RESERVED", {"pin_based_vm_exec_control": also(1 << 31)}),
     ("CPU_RESERVED", {"cpu_based_vm_exec_control": without(2)}),
     ("CPU_RESERVED", {"cpu_based_vm_exec_control": also(controls.CPU_TERTIARY)}),
-    ("SECONDARY_RESERVED", {"secondary_vm_exec_control": also(controls.SECONDARY_PML)}),
+    ("SECONDARY_RESERVED", {"secondary_vm_exec_control": also(controls.SECONDARY_SPP)}),
     ("CR3_TARGET_COUNT", {"cr3_target_count": 5}),
     ("IO_BITMAP_ADDRESS", {"io_bitmap_a": 0x14001}),
     ("IO_BITMAP_ADDRESS", {"io_bitmap_b": BEYOND}),
@@ -55,10 +56,18 @@ CONTROLS: list[tuple[str, Break]] = [
     ("EPT_POINTER", {"ept_pointer": 0x20016}),
     ("EPT_POINTER", {"ept_pointer": 0x2009E}),
     ("EPT_POINTER", {"ept_pointer": BEYOND | 0x1E}),
-    (
-        "NEEDS_EPT",
-        {"secondary_vm_exec_control": int(controls.SECONDARY_UNRESTRICTED_GUEST)},
-    ),
+    ("EPT_POINTER", {"ept_pointer": 0x20026}),  # five levels
+    ("NEEDS_EPT", {"secondary_vm_exec_control": int(controls.SECONDARY_UNRESTRICTED_GUEST)}),
+    ("NEEDS_EPT", {"secondary_vm_exec_control": int(controls.SECONDARY_MODE_BASED_EXECUTE)}),
+    ("PML", {"secondary_vm_exec_control": int(controls.SECONDARY_PML)}),
+    ("PML", {"secondary_vm_exec_control": also(controls.SECONDARY_PML), "pml_address": 0x2100}),
+    ("PML", {"secondary_vm_exec_control": also(controls.SECONDARY_PML), "pml_address": BEYOND}),
+    ("VE_ADDRESS", {"secondary_vm_exec_control": also(controls.SECONDARY_EPT_VE), "ve_information_address": 0x2010}),
+    ("VE_ADDRESS", {"secondary_vm_exec_control": also(controls.SECONDARY_EPT_VE), "ve_information_address": BEYOND}),
+    ("VM_FUNCTIONS", {**VMFUNC, "vm_function_control": 2}),
+    ("VM_FUNCTIONS", {**VMFUNC, "eptp_list_address": 0x2008}),
+    ("VM_FUNCTIONS", {**VMFUNC, "eptp_list_address": BEYOND}),
+    ("VM_FUNCTIONS", {**VMFUNC, "secondary_vm_exec_control": int(controls.SECONDARY_VMFUNC)}),
     ("EXIT_RESERVED", {"vm_exit_controls": also(1 << 28)}),
     ("SAVE_TIMER_WITHOUT_TIMER", {"pin_based_vm_exec_control": without(controls.PIN_PREEMPTION_TIMER)}),
     ("EXIT_STORE_LIST", {"vm_exit_msr_store_count": 1, "vm_exit_msr_store_addr": 8}),
@@ -203,8 +212,8 @@ GUEST: list[tuple[str, Break]] = [
 ]
 
 
-def broken(changes: Break) -> Hypervisor:
-    machine = Hypervisor()
+def broken(changes: Break, profile: str = "skylake-sp") -> Hypervisor:
+    machine = Hypervisor(cpus.load(profile))
     for name, change in changes.items():
         setattr(machine.v, name, change(int(getattr(machine.v, name))) if callable(change) else change)
     return machine
@@ -220,7 +229,7 @@ def ids(cases: list[tuple[str, Break]]) -> list[str]:
 
 def test_a_good_vmcs_passes_all() -> None:
     machine = Hypervisor()
-    assert name_of(check_controls(machine.m, machine.v)) == "PASSED"
+    assert name_of(check_controls(machine.m, machine.m.vmx, machine.v)) == "PASSED"
     assert name_of(check_host(machine.m, machine.v)) == "PASSED"
     assert name_of(check_guest(machine.m, machine.v)) == "PASSED"
 
@@ -228,7 +237,7 @@ def test_a_good_vmcs_passes_all() -> None:
 @pytest.mark.parametrize(("name", "changes"), CONTROLS, ids=ids(CONTROLS))
 def test_control_fields(name: str, changes: Break) -> None:
     machine = broken(changes)
-    assert name_of(check_controls(machine.m, machine.v)) == name
+    assert name_of(check_controls(machine.m, machine.m.vmx, machine.v)) == name
     assert int(enter(machine.m, 1)) == int(VMFAIL) | int(errors.ENTRY_INVALID_CONTROL_FIELDS) << 32
     assert int(machine.m.vmx.non_root) == 0
 
@@ -277,3 +286,31 @@ def test_a_link_pointer_to_another_vmcs_is_good() -> None:
     machine = Hypervisor()
     machine.v.vmcs_link_pointer = OTHER_REGION
     assert name_of(check_guest(machine.m, machine.v)) == "PASSED"
+
+
+SPP = {"secondary_vm_exec_control": also(controls.SECONDARY_SPP)}
+IDEAL: list[tuple[str, Break]] = [
+    ("PASSED", {**SPP, "spp_table_pointer": 0x2000}),
+    ("SPP_TABLE", {**SPP, "spp_table_pointer": 0x2800}),
+    ("SPP_TABLE", {**SPP, "spp_table_pointer": BEYOND}),
+    ("SPP_TABLE", {"secondary_vm_exec_control": int(controls.SECONDARY_SPP)}),
+    ("PASSED", {"ept_pointer": 0x20026}),
+    ("EPT_POINTER", {"ept_pointer": 0x2002E}),
+    ("EPT_POINTER", {"ept_pointer": 0x2009E}),  # rights of supervisor shadow-stack pages: no profile has them
+    ("HOST_PKRS", {"vm_exit_controls": also(controls.EXIT_LOAD_PKRS), "host_ia32_pkrs": 1 << 32}),
+    ("GUEST_PKRS", {"vm_entry_controls": also(controls.ENTRY_LOAD_PKRS), "guest_ia32_pkrs": 1 << 32}),
+]
+
+
+@pytest.mark.parametrize(("name", "changes"), IDEAL, ids=ids(IDEAL))
+def test_what_only_some_processors_have(name: str, changes: Break) -> None:
+    machine = broken(changes, "ideal")
+    failed = check_controls(machine.m, machine.m.vmx, machine.v) or check_host(machine.m, machine.v)
+    assert name_of(failed or check_guest(machine.m, machine.v)) == name
+
+
+def test_what_a_virtual_processor_withholds_is_reserved_there() -> None:
+    machine = broken({"secondary_vm_exec_control": also(controls.SECONDARY_PML), "pml_address": 0x2000})
+    assert name_of(check_controls(machine.m, machine.m.vmx, machine.v)) == "PASSED"
+    machine.m.outer.nested.withheld[11] = int(controls.SECONDARY_PML) << 32
+    assert name_of(check_controls(machine.m, machine.m.outer.nested, machine.v)) == "SECONDARY_RESERVED"

@@ -217,7 +217,7 @@ def test_vmwrite_from_register_and_memory() -> None:
 
 
 @pytest.mark.parametrize("code", [VMREAD_REG, VMWRITE_REG])
-@pytest.mark.parametrize("encoding", [0xFFFF, 1 << 32 | int(fields.GUEST_RIP), int(fields.PML_ADDRESS)])
+@pytest.mark.parametrize("encoding", [0xFFFF, 1 << 32 | int(fields.GUEST_RIP), int(fields.SPP_TABLE_POINTER)])
 def test_unknown_field(code: tuple[int, ...], encoding: int) -> None:
     machine = Hypervisor()
     machine.m.r.gpr[RAX] = encoding

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from tests.unit.vmx.hypervisor import Hypervisor
-from vmxemu.isa import fields
+from vmxemu.isa import controls, fields
 from vmxemu.vmx.capability import field_exists
 from vmxemu.vmx.vmcs import NO_SLOT, Vmcs, is_read_only, slot_of, vmread_field, vmwrite_field
 
@@ -47,13 +47,16 @@ def test_values_are_truncated_to_the_width(row: fields.VmcsField) -> None:
 
 def test_fields_of_unsupported_controls_do_not_exist() -> None:
     machine = Hypervisor()
-    assert field_exists(machine.m, int(fields.EPT_POINTER))
-    assert field_exists(machine.m, int(fields.GUEST_RIP))
-    assert not field_exists(machine.m, int(fields.TPR_THRESHOLD))
-    assert not field_exists(machine.m, int(fields.PML_ADDRESS))
-    assert not field_exists(machine.m, int(fields.SHARED_EPT_POINTER))
+    assert field_exists(machine.m, machine.m.vmx, int(fields.EPT_POINTER))
+    assert field_exists(machine.m, machine.m.vmx, int(fields.GUEST_RIP))
+    assert not field_exists(machine.m, machine.m.vmx, int(fields.TPR_THRESHOLD))
+    assert field_exists(machine.m, machine.m.vmx, int(fields.PML_ADDRESS))
+    assert not field_exists(machine.m, machine.m.vmx, int(fields.SPP_TABLE_POINTER))
+    assert not field_exists(machine.m, machine.m.vmx, int(fields.SHARED_EPT_POINTER))
+    machine.m.outer.nested.withheld[11] = int(controls.SECONDARY_PML) << 32
+    assert not field_exists(machine.m, machine.m.outer.nested, int(fields.PML_ADDRESS))
     machine.m.cpu.vmx_msr[11] = 0
-    assert not field_exists(machine.m, int(fields.EPT_POINTER))
+    assert not field_exists(machine.m, machine.m.vmx, int(fields.EPT_POINTER))
 
 
 def test_the_layout_can_be_pickled() -> None:
