@@ -82,8 +82,8 @@ def on_smep_set(m: "State") -> None:
 
 @kernel
 def on_rights_change(m: "State") -> None:
-    """CR0.WP, CR4.SMAP, IA32_EFER.NXE and the like: what an access requires is another, but no translation has to go. What
-    the engine was told of its rights is not right any more.
+    """CR0.WP, CR4.SMAP, IA32_EFER.NXE and the like, and EPTP switching: what an access requires, or which translations it
+    uses, is another, but none has to go. What the engine was told is not right any more.
     """
     if m.tlb.eager != 0:
         _noted(m)
