@@ -1,7 +1,7 @@
 """Guest-physical addresses: EPT walks, EPT's paging-structure caches, nested TLBs. A part of walk_structure.Twin."""
 
-from tests.reference import memory_types
 from tests.reference.tlb import Entry
+from tests.reference.translation_memory_types import UC
 
 FRAME = 0x000F_FFFF_FFFF_F000
 LARGE, ACCESSED, DIRTY = 1 << 7, 1 << 8, 1 << 9
@@ -16,7 +16,7 @@ class EptSide:
             self.walk_latency += cycles
 
     def table(self, gpa, level):
-        """(hpa, memory type) of an entry of the guest's tables."""
+        """(hpa, EPT entry) of an entry of the guest's tables."""
         if not self.eptp:
             return gpa, None
         hpa, _, _, kind = self.nested("nested", gpa, bool(self.eptp >> 6 & 1))
@@ -28,7 +28,7 @@ class EptSide:
         return self.nested("nested_pages", gpa, write)
 
     def nested(self, name, gpa, write):
-        """An EPT walk, or what a nested TLB knows: (hpa, page bytes, dirty, memory type)."""
+        """An EPT walk, or what a nested TLB knows: (hpa, page bytes, dirty, EPT entry)."""
         store = self.walk_caches.get(name)
         key = gpa // KB4, KB4, 0, None, self.ep4ta
         place = store and store.find(*key)
@@ -81,7 +81,7 @@ class EptSide:
                 break
         if path is None:
             path = self.ept_path(gpa, (self.eptp >> 3 & 7) + 1, self.eptp & FRAME)
-        kind = "UC" if self.cache_disable else memory_types.ENCODING[self.eptp & 7]
+        kind = UC if self.cache_disable else self.eptp & 7
         for _, address, _ in path:
             self.refer(address, kind, counted)
         if self.flags_missing(path, write):
@@ -97,4 +97,4 @@ class EptSide:
         entry = self.load(address)
         size = 1 << 12 + 9 * (level - 1)
         dirty = not self.eptp >> 6 & 1 or bool(entry & DIRTY)
-        return (entry & FRAME) // size * size + gpa % size, size, dirty, (entry >> 3 & 7, entry >> 6 & 1)
+        return (entry & FRAME) // size * size + gpa % size, size, dirty, entry

@@ -5,6 +5,8 @@ It shares nothing with the kernels. tests.reference.walk_structure walks, and sa
 
 from dataclasses import dataclass
 
+from tests.reference.translation_memory_types import UC, WC
+
 SIZES = {"4k": 1 << 12, "2m": 1 << 21, "1g": 1 << 30}
 
 
@@ -171,7 +173,7 @@ class DataCaches:
             self.caches.append((cache.cycles, ways, [[] for _ in range(sets)]))
 
     def load(self, address, kind):
-        if kind in ("UC", "WC"):
+        if kind in (UC, WC):
             self.uncached += 1
             return self.memory_cycles
         line = address // 64

@@ -3,9 +3,9 @@
 Only pages may be missing, only flags may be clear. What a walk reads is in `memory`, and so are the flags that it sets.
 """
 
-from tests.reference import memory_types
 from tests.reference.ept_structure import FRAME, EptSide
 from tests.reference.tlb import DataCaches, Entry, Group, Store, replacement_of, stores_of
+from tests.reference.translation_memory_types import Mtrrs, memory_type, pat_type
 
 P, A, D, PS, G = 1, 1 << 5, 1 << 6, 1 << 7, 1 << 8
 
@@ -20,7 +20,7 @@ class Twin(EptSide):
     def __init__(self, memory, geometry):
         self.memory, self.geometry = memory, geometry
         self.mode, self.cr3, self.pcide, self.pge, self.eptp, self.vpid, self.pdpte = "4", 0, True, True, 0, 0, [0] * 4
-        self.cache_disable, self.pat, self.def_type = False, 0x0007_0406_0007_0406, 1 << 11 | 6
+        self.cache_disable, self.pat, self.mtrrs = False, 0x0007_0406_0007_0406, Mtrrs()
         self.generation = 0  # of VPID 0: what it was before is dead, but takes room until it is replaced
         self.first = {"data": Group(stores_of(geometry, "l1d")), "fetch": Group(stores_of(geometry, "l1i"))}
         self.second = Group(stores_of(geometry, "stlb"))
@@ -107,16 +107,14 @@ class Twin(EptSide):
         return hpa, self.walk_references, cycles
 
     def forget(self, gla):
-        """What a page fault takes with it."""
-        for level in (*self.first.values(), self.second):
-            found = level.find(gla, *self.tag())
-            if found:
-                found[0].drop_at(found[1])
+        """What a page fault takes with it: the page, and the tables for the address, under any EPT."""
+        self.drop_page(gla)
         for level in range(2, 6):
-            store, page, key = self.table_key(gla, level)
-            place = store and store.find(page, *key)
-            if place:
-                store.drop_at(place)
+            store, page, (size, pcid, vpid, _) = self.table_key(gla, level)
+            for ways in store.sets if store else ():
+                for way, entry in enumerate(ways):
+                    if entry and (entry.page, entry.size, entry.pcid, entry.vpid) == (page, size, pcid, vpid):
+                        ways[way] = None
 
     # ---- the guest's tables
     def shape(self):
@@ -182,12 +180,8 @@ class Twin(EptSide):
         return hpa, min(kept, ept_bytes), bool(entry & G) and self.pge, dirty, size
 
     def structure_type(self, higher, kind):
-        """Memory type of a table. `kind`: (type, ignore PAT) of the EPT entry that maps it."""
-        index = higher >> 3 & 3
-        if self.eptp:
-            return memory_types.effective(self.cache_disable, True, self.pat, index, ept=kind[0], ignore_pat=kind[1])
-        mtrr = memory_types.Mtrrs(self.def_type).type_of(0)
-        return memory_types.effective(self.cache_disable, True, self.pat, index, mtrr=mtrr)
+        """Memory type of a table. `kind`: the EPT entry that maps it."""
+        return memory_type(self.cache_disable, pat_type(self.pat, higher >> 3 & 3), self.mtrrs, 0, kind)
 
     def keep_table(self, gla, level, entry, hpa, kind):
         store, page, (size, pcid, vpid, ep4ta) = self.table_key(gla, level)
@@ -225,14 +219,19 @@ class Twin(EptSide):
             self.drop_tables(condition)
         self.cr3 = value
 
-    def invlpg(self, gla):
+    def drop_page(self, gla):
+        """The guest's page, in all its parts, of the current PCID or global."""
         vpid = self.vpid_tag(self.vpid)
 
-        def page(entry):
+        def condition(entry):
             here = entry.page * entry.size // entry.guest_bytes == gla // entry.guest_bytes
             return entry.vpid == vpid and here and (entry.is_global or entry.pcid == self.pcid)
 
-        self.drop_pages(page)
+        self.drop_pages(condition)
+
+    def invlpg(self, gla):
+        vpid = self.vpid_tag(self.vpid)
+        self.drop_page(gla)
         self.drop_tables(lambda entry: entry.vpid == vpid and entry.pcid == self.pcid)
 
     def invept(self, eptp=None):

@@ -74,7 +74,9 @@ class Registers(Layout):
     tsc_aux: u64
     _gap5: Array[u8] = array(376)
     pat: u64
-    _gap6: Array[u8] = array(96)
+    _gap6: Array[u8] = array(48)
+    owner: u64  # address of the State. In Unicorn: KVM's system-time MSR, which nothing there touches
+    _gap6b: Array[u8] = array(40)
     error_code: u32
     exception_is_int: u32
     exception_next_rip: u64
@@ -93,7 +95,7 @@ class Registers(Layout):
 
 EXPECTED_OFFSETS = {
     "rip": 128, "eflags": 136, "mode": 176, "seg": 184, "cr": 424, "efer": 592, "sysenter_cs": 4800, "star": 4824,
-    "lstar": 4840, "tsc_aux": 4896, "pat": 5280, "error_code": 5384, "dr": 5400, "vmcb": 5504, "intercept": 5520,
+    "lstar": 4840, "tsc_aux": 4896, "pat": 5280, "owner": 5336, "error_code": 5384, "dr": 5400, "vmcb": 5504, "intercept": 5520,
     "intercept_exceptions": 5536,
 }  # fmt: skip
 

@@ -1,12 +1,13 @@
 """The engine's own state."""
 
 
-from vmxemu.layout import Array, Layout, array, u64
+from vmxemu.layout import Array, Layout, array, pointer, u16, u64
 from vmxemu.layout import u64 as U
 
 BLOCKS = U(1 << 15)
 IO_SITES = U(1 << 12)
 NO_TRAP = U(0xFFFFFFFFFFFFFFFF)
+ANSWER_NONE, ANSWER_PAGE, ANSWER_REFUSE = U(0), U(1), U(2)
 
 
 class BlockCost(Layout):
@@ -16,6 +17,56 @@ class BlockCost(Layout):
     size: u64
     ticks: u64
     instructions: u64
+
+
+class PageEntry(Layout):
+    """Unicorn's cached translation of a page (CPUTLBEntry)."""
+
+    read: u64  # the page's linear address, flags in the low bits, where reads are granted; all ones where not
+    write: u64
+    code: u64
+    hpa: u64
+    addend: u64  # host address minus linear address
+    _pad: Array[u64] = array(3)
+
+
+class PageBacking(Layout):
+    """Which memory of Unicorn's is behind it (CPUIOTLBEntry)."""
+
+    base: u64  # Unicorn's own address of the memory minus the linear address
+    attributes: u64
+
+
+class PageTable(Layout):
+    """One of Unicorn's three softmmu TLBs, except what generated code looks at (CPUTLBDesc)."""
+
+    large_page_address: u64
+    large_page_mask: u64
+    window_begin_ns: u64
+    window_entries: u64
+    used: u64  # entries in use: decides whether the next flush doubles the table
+    next_victim: u64
+    victims: Array[PageEntry] = array(8)
+    victim_backing: Array[PageBacking] = array(8)
+    backing: u64  # host address of a PageBacking per entry
+
+
+class FastTable(Layout):
+    """What generated code looks at (CPUTLBDescFast)."""
+
+    mask: u64  # (number of entries - 1) * size of an entry
+    entries: u64
+
+
+class Softmmu(Layout):
+    """Unicorn's softmmu TLBs (CPUTLB): user, supervisor with the tag, supervisor."""
+
+    dirty: u16  # bit n: TLB n was filled since its latest flush
+    _pad: Array[u16] = array(3)
+    flushes: Array[u64] = array(3)
+    tables: Array[PageTable] = array(3)
+    _align: u64
+    fast: Array[FastTable] = array(3)
 
 
 class Engine(Layout):
@@ -31,6 +82,12 @@ class Engine(Layout):
     retranslate_bytes: u64
     fill_access: u64  # access type of the fill that failed
     fill_failed: u64
+    answer: u64  # ANSWER_*: what Unicorn's own fill is to be told
+    answer_hpa: u64
+    answer_granted: u64
+    softmmu: Softmmu = pointer()
+    low_backing: u64  # Unicorn's own address of RAM at 0, and of RAM at 4 GiB
+    high_backing: u64
     system_access: u64  # the next supervisor access at CPL 3 is one of the processor's own (descriptor load)
     flush_at_block_end: u64
     stepping: u64  # one instruction runs as a single step: a store to a page with sub-page permissions; see machine.subpages

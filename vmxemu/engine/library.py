@@ -1,6 +1,7 @@
 """Unicorn's and Capstone's C functions as nopython code calls them, and as Python sets them up."""
 
 import ctypes
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,16 @@ llvm.load_library_permanently(str(CAPSTONE_LIBRARY))
 
 SUPPORTED_UNICORN = "2.1.4"
 
-U64, I32 = types.uint64, types.int32
+U8, U64, U32, I32 = types.uint8, types.uint64, types.uint32, types.int32
 emu_start = types.ExternalFunction("uc_emu_start", I32(U64, U64, U64, U64, U64))
 emu_stop = types.ExternalFunction("uc_emu_stop", I32(U64))
 uc_control = types.ExternalFunction("uc_ctl", I32(U64, I32))
 uc_control_range = types.ExternalFunction("uc_ctl", I32(U64, I32, U64, U64))
 hook_add = types.ExternalFunction("uc_hook_add", I32(U64, U64, I32, U64, U64, U64, U64))
-disassemble_next = types.ExternalFunction("cs_disasm_iter", types.uint8(U64, U64, U64, U64, U64))
+# The library's own functions. Arguments of unicorn_fill: CPU, linear address, size, kind, TLB, probe, return address.
+unicorn_fill: Callable[..., int] = types.ExternalFunction("unicorn_fill_tlb_x86_64", U8(U64, U64, I32, I32, I32, U32, U64))
+find_rip = types.ExternalFunction("cpu_restore_state_x86_64", U8(U64, U64, U32))  # CPU, return address, 0
+disassemble_next = types.ExternalFunction("cs_disasm_iter", U8(U64, U64, U64, U64, U64))
 
 
 def _control(direction: int, what: int, arguments: int) -> Any:

@@ -14,7 +14,9 @@ from unicorn import unicorn_const as const
 from unicorn import x86_const
 
 from vmxemu.cpu.layout import EXPECTED_OFFSETS, Registers
-from vmxemu.engine.library import SUPPORTED_UNICORN, UC, EngineError, check
+from vmxemu.engine.coherence import WINDOW_NEVER_ENDS
+from vmxemu.engine.library import CONTROL_TLB_FLUSH, SUPPORTED_UNICORN, UC, EngineError, check
+from vmxemu.engine.softmmu import SoftmmuAccess
 from vmxemu.layout import Record
 
 HIDDEN_HPA = 1 << 52  # outside every guest's physical address space: VMCB and permission bitmaps for the interception
@@ -54,6 +56,7 @@ class UnicornEngine:
         self._hide_features()
         self.uc.ctl_exits_enabled(True)
         self.uc.ctl_set_tlb_mode(const.UC_TLB_VIRTUAL)
+        self.softmmu = SoftmmuAccess(self.handle, self.registers_address, self.tlb_windows[0])
         self._map_hidden()
 
     def _find_registers(self) -> int:
@@ -188,6 +191,12 @@ class UnicornEngine:
             ),
             f"instruction hook {instruction}",
         )
+
+    def flush(self) -> None:
+        """Forget what Unicorn's TLBs hold, without letting the host's time decide on their size (engine.coherence)."""
+        for window in self.tlb_windows:
+            ctypes.c_uint64.from_address(window).value = int(WINDOW_NEVER_ENDS)
+        check(UC.uc_ctl(self.uc._uch, ctypes.c_int32(CONTROL_TLB_FLUSH)), "flushing the TLBs")
 
     def find_invalid_address(self) -> int:
         """Host address of uc_struct.invalid_addr: fault on a sentinel address and look for it. The fill must refuse the

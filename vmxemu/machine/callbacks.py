@@ -1,4 +1,4 @@
-"""What Unicorn calls while it executes: traps, TLB fills, blocks, new translations, I/O sites, device memory.
+"""What Unicorn calls while it executes: traps, blocks, new translations, I/O sites. Misses of its TLBs: machine.fill.
 
 `vmxemu_step` and `vmxemu_translate` are compiled once and called by symbol, from here and from the run loop.
 """
@@ -6,7 +6,6 @@
 from collections.abc import Callable
 
 from numba import types
-from unicorn.unicorn_const import UC_MEM_FETCH, UC_MEM_WRITE
 
 from vmxemu.cpu.layout import CS, HF_CS64, HF_INHIBIT_IRQ
 from vmxemu.engine.code import block_slot, is_io_code, survey_block
@@ -23,7 +22,6 @@ from vmxemu.jit import (
 )
 from vmxemu.layout import u64 as U
 from vmxemu.machine import event_poll
-from vmxemu.machine.fill import fill
 from vmxemu.machine.stale_uses import trace_stale_uses
 from vmxemu.machine.subpages import end_step
 from vmxemu.machine.traps import settle, take
@@ -31,12 +29,11 @@ from vmxemu.memory.physical import ALL_ONES, ram_offset
 from vmxemu.outcome import DONE, NOT_MINE
 from vmxemu.state import State
 from vmxemu.timing.layout import AFTER_SHADOW
-from vmxemu.translation.layout import FETCH, READ, WRITE
+from vmxemu.translation.layout import FETCH
 from vmxemu.translation.translate import translate
 
 U32, U64, I32 = types.uint32, types.uint64, types.int32
 state_at = cast_to(State)
-MEM_FETCH, MEM_WRITE = U(UC_MEM_FETCH), U(UC_MEM_WRITE)
 POLL_TRAP = U(0x1001)
 IO_TRAP, SYSTEM_CALL_TRAP = U(0x17B), U(0x1002)
 PAGE = U(4096)
@@ -113,17 +110,6 @@ def look_again(m: "State") -> None:
         due = m.vmx.preemption_deadline
     clock.next_stop = due
     clock.deadline = due
-
-
-@native_callback(types.boolean(U64, U64, I32, U64, U64))
-def on_fill(uc: int, page: int, kind: int, result: int, state: int) -> bool:
-    """Unicorn misses a translation: give one, or refuse and leave the fault to the run loop."""
-    access = READ
-    if U(kind) == MEM_FETCH:
-        access = FETCH
-    elif U(kind) == MEM_WRITE:
-        access = WRITE
-    return fill(state_at(state), page, access, result)
 
 
 @kernel

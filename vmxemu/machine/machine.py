@@ -16,7 +16,7 @@ from vmxemu.engine.layout import NO_TRAP
 from vmxemu.engine.unicorn_engine import POISON_WINDOW_HPA, VOID_HPA, UnicornEngine
 from vmxemu.isa import cpus, instruction_costs
 from vmxemu.layout import Record
-from vmxemu.machine import callbacks, device_memory, loop
+from vmxemu.machine import callbacks, device_memory, fill, loop
 from vmxemu.machine.injection import schedule
 from vmxemu.machine.memory_map import DEVICE_BASE, DEVICE_BYTES, FOUR_GIB, MemoryMap
 from vmxemu.machine.reset import describe_platform, reset_processor
@@ -113,7 +113,8 @@ class Machine(View):
         callbacks.vmxemu_translate.address, callbacks.vmxemu_step.address  # noqa: B018  (others call them by symbol)
         native.io_callback = callbacks.on_io_site.address
         native.tlb_windows.numpy[:] = engine.tlb_windows
-        engine.hook(UC_HOOK_TLB_FILL, callbacks.on_fill.address, m.address)
+        engine.hook(UC_HOOK_TLB_FILL, fill.on_fill.address, m.address)
+        self._take_fills()
         native.invalid_address = self._find_invalid_address()
         engine.hook(UC_HOOK_INTR, callbacks.on_trap.address, m.address)
         engine.hook(UC_HOOK_BLOCK, callbacks.on_block.address, m.address)
@@ -133,6 +134,15 @@ class Machine(View):
             DEVICE_BASE, DEVICE_BYTES, device_memory.on_device_read.address, device_memory.on_device_write.address, m.address
         )
         self._translate = _native(callbacks.vmxemu_translate.address, 3)
+
+    def _take_fills(self) -> None:
+        m, softmmu = self.state, self.engine.softmmu
+        low, high = int(m.memory.low_bytes), int(m.memory.high_bytes)
+        m.r.owner, m.engine.softmmu = m.address, softmmu.softmmu.address
+        m.engine.low_backing = softmmu.backing_of(0, int(m.memory.ram))
+        m.engine.high_backing = softmmu.backing_of(FOUR_GIB, int(m.memory.ram) + low) if high else 0
+        self.engine.flush()
+        softmmu.take_over(fill.on_miss.address)
 
     def _find_invalid_address(self) -> int:
         """Before the reset the engine is in 64-bit mode, where the sentinel is a possible address; with paging off nothing is

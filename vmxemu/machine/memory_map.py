@@ -1,39 +1,41 @@
 """Host memory behind the machine: RAM, ROM, frame states, and where each is mapped."""
 
-import mmap
 from typing import Any
 
 import numpy as np
 
+from vmxemu.configuration import InputError, quantities
 from vmxemu.engine.unicorn_engine import UnicornEngine
 from vmxemu.layout import Record
 from vmxemu.memory.frames import POISON_CAPACITY
 from vmxemu.memory.layout import RESERVED_FREE, VMM1_OWN
 from vmxemu.memory.physical import DIRTY_CODE_CAPACITY
+from vmxemu.memory.reservation import reserve
 
 FOUR_GIB = 1 << 32
 DEVICE_BASE, DEVICE_BYTES = 0xFEC0_0000, 0x0030_0000  # IOAPIC, (HPET), LAPIC: one window
 LEGACY_BIOS, LEGACY_BYTES = 0xC0000, 0x40000  # the ROM's end, shadowed in RAM below 1 MiB: no chipset registers switch it on
+IN_LARGE_PAGES = 1 << 30  # bytes of RAM that may take large pages of the host: a guest may touch all of its memory, but thinly
 ENGINE_ROOM = 0x10000  # bytes at the top of the sequestered region that VMM1's native part keeps for itself: the door
-
-Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class MemoryMap:
-    """Allocates and maps; keeps the buffers alive. Untouched memory costs nothing: it is anonymous and zero."""
+    """Allocates and maps; keeps the buffers alive. Untouched memory costs nothing: it is anonymous, zero, and not reserved."""
 
     def __init__(self, m: Record, engine: UnicornEngine, memory: Any, image: bytes, firmware: bytes = b"") -> None:
         """`firmware`, if any, stands behind the image in the ROM and owns the reset vector."""
         m.memory.image_bytes = len(image) if firmware else 0
         low, high = memory.low_bytes, memory.high_bytes
-        self._anonymous = mmap.mmap(-1, low + high)
-        self.ram: Bytes = np.frombuffer(self._anonymous, np.uint8)
+        try:
+            self.ram = reserve(low + high, IN_LARGE_PAGES)
+        except OSError as problem:
+            size = quantities.show_size(low + high)
+            raise InputError("memory", f"the host does not give {size} of address space: {problem.strerror}") from None
         rom = image + firmware
         rom_bytes = -(-len(rom) // 4096) * 4096
-        self._rom_anonymous = mmap.mmap(-1, rom_bytes)
-        self.rom: Bytes = np.frombuffer(self._rom_anonymous, np.uint8)
+        self.rom = reserve(rom_bytes)
         self.rom[rom_bytes - len(rom) :] = np.frombuffer(rom, np.uint8)
-        self.frames: Bytes = np.zeros((low + high) // 4096, np.uint8)
+        self.frames = reserve((low + high) // 4096)
         self.poison = np.zeros(int(POISON_CAPACITY), np.uint64)
         self.dirty_code = np.zeros(int(DIRTY_CODE_CAPACITY), np.uint64)
         shadow = min(len(image), LEGACY_BYTES)

@@ -8,13 +8,14 @@ from vmxemu.jit import NativeCallback
 
 def warm_up(progress: Callable[[str, int, int], None] | None = None) -> None:
     """Make every native callback ready; `progress(name, done, total)` is called before each."""
-    from vmxemu.machine import callbacks, device_memory, loop
+    from vmxemu.machine import callbacks, device_memory, fill, loop
 
     parts: list[tuple[str, NativeCallback]] = [
         ("translation", callbacks.vmxemu_translate),
         ("processor", callbacks.vmxemu_step),
         ("run loop", loop.run),
-        ("page fills", callbacks.on_fill),
+        ("page fills", fill.on_miss),
+        ("other fills", fill.on_fill),
         ("traps", callbacks.on_trap),
         ("blocks", callbacks.on_block),
         ("code survey", callbacks.on_translation),

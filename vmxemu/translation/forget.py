@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from vmxemu.layout import u64 as U
 from vmxemu.outcome import EPT_VIOLATION, FAULT, kind_of
-from vmxemu.translation.bits import CR0_PG, IS_TRANSLATION
+from vmxemu.translation.bits import CR0_PG, CR4_PAE, IS_TRANSLATION
 from vmxemu.translation.ept_failure import FAILED
 from vmxemu.translation.inline import apart
 from vmxemu.translation.invalidate import drop_address, drop_all, drop_tables_of
@@ -62,9 +62,9 @@ def _forget_guest_physical(m: "State") -> int:
 def _forget_linear(m: "State", gla: int) -> int:
     """What would be used for a linear address under the current PCID, VPID and EP4TA. Gives the number of pages."""
     pcid, space = m.tlb.walk_pcid, m.tlb.walk_space
+    step = TEN if m.r.cr[4] & CR4_PAE == 0 else NINE
     for level in range(2, LAST_LEVEL + 1):
-        _forget_in(m, TABLES + level, gla >> (level - 1) * NINE + PAGE, pcid, space)
-    _forget_in(m, TABLES + U(2), gla >> TEN + PAGE, pcid, space)  # of 32-bit paging
+        _forget_in(m, TABLES + level, gla >> (level - 1) * step + PAGE, pcid, space)
     return _forget_pages(m, gla, pcid, space)
 
 

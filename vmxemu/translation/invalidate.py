@@ -19,7 +19,7 @@ import numpy as np
 
 from vmxemu.jit import kernel
 from vmxemu.layout import u64 as U
-from vmxemu.translation.bits import CR3_NO_FLUSH, CR4_PCIDE, PCID_MASK
+from vmxemu.translation.bits import CR3_NO_FLUSH, CR4_PAE, CR4_PCIDE, PCID_MASK
 from vmxemu.translation.rights import GUEST_CLASS_SHIFT
 from vmxemu.translation.tlb import EP4TA_MASK, GLOBAL_TAG, LINEAR, THROUGH_EPT, current_pcid, drop, vpid_bits
 from vmxemu.translation.tlb_layout import TABLES
@@ -270,13 +270,15 @@ def _drop_tables(m: "State", vpid: int, pcid: int) -> None:
 
 @kernel
 def drop_tables_of(m: "State", gla: int, vpid: int, pcid: int) -> None:
-    """Those of them that would be used for an address, whichever the paging mode was."""
+    """Those of them that would be used for an address; for EVERY_PCID (INVVPID), whichever the paging mode was."""
+    short = m.r.cr[4] & CR4_PAE == 0  # entries of four bytes
     for level in range(2, LAST_LEVEL + 1):
         array = m.tlb.arrays[TABLES + level]
         slot = array.first
         end = slot + (array.set_mask + 1) * array.stride
         page = gla >> (level - 1) * 9 + PAGE
-        page_32 = gla >> 10 + PAGE if level == 2 else page
+        page_32 = gla >> 10 + PAGE if level == 2 and (short or pcid == EVERY_PCID) else page
+        page = page_32 if short and pcid != EVERY_PCID else page
         while slot < end:
             tag, space = m.tlb.tags[slot], m.tlb.spaces[slot]
             if space & LINEAR != 0 and space & VPID_FIELD == vpid and (pcid == EVERY_PCID or tag & PCID_MASK == pcid):
