@@ -171,13 +171,13 @@ class Configuration(BaseModel):
             memory = table.get("memory")
             table["memory"] = {**(memory if isinstance(memory, dict) else {}), "size": size}
         translation = {key: options.pop(name) for name, key in TRANSLATION_OPTIONS.items() if name in options}
-        if translation:
-            given = table.get("translation")
-            table["translation"] = {**(given if isinstance(given, dict) else {}), **translation}
+        given = table.get("translation", {})
+        if translation and isinstance(given, dict):
+            table["translation"] = {**given, **translation}
         added = [Injection.parse(item) if isinstance(item, str) else item for item in options.pop("inject", ())]
         if added:
-            given = table.get("inject", [])
-            table["inject"] = [*given, *added] if isinstance(given, list) else given
+            listed = table.get("inject", [])
+            table["inject"] = [*listed, *added] if isinstance(listed, list) else listed
         try:
             return cls.model_validate({**table, **options})
         except ValidationError as error:

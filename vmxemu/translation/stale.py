@@ -64,15 +64,24 @@ def check_walk(m: "State", gla: int, access: int, required: int, word: int) -> N
     says. `begin_birth` was called before it.
     """
     gpa, owed = m.walk.gpa, U(0)
-    if word & FAILED == 0 or kind_of(word & ~FAILED) != PML_FULL:  # the walk to compare with does not look at the log
-        found = _compare(m, gla, access, required, word, gpa, PROBE_FLAGS)
-        spurious = word & FAILED != 0 and kind_of(word & ~FAILED) == FAULT and _same_tables(m)
-        if found == DIFFERENT and not spurious:
-            source = find_source(m, gla, word)
-            _take_path(m)
-            owed = _owed(m, found, word, gpa)
-            _report(m, gla, access, source, owed, word, gpa)
+    found = _compare(m, gla, access, required, word, gpa, PROBE_FLAGS)
+    if found == DIFFERENT and not _is_no_use(m, word):
+        source = find_source(m, gla, word)
+        _take_path(m)
+        owed = _owed(m, found, word, gpa)
+        _report(m, gla, access, source, owed, word, gpa)
     end_birth(m, owed)
+
+
+@kernel
+def _is_no_use(m: "State", word: int) -> bool:
+    """Whether a walk that failed while memory says otherwise has still used nothing stale: a page fault for want of rights
+    in a paging-structure cache; a full log, which the walk to compare with does not look at.
+    """
+    if word & FAILED == 0:
+        return False
+    kind = kind_of(word & ~FAILED)
+    return (kind == FAULT or kind == PML_FULL) and _same_tables(m)
 
 
 @kernel
@@ -131,10 +140,12 @@ def _probe(m: "State", gla: int, access: int, required: int, probing: int) -> in
 
 @kernel
 def _same_tables(m: "State") -> bool:
-    """Whether the walk and the one without effects have read the same entries, as far as both read any."""
+    """Whether the walk without effects has come to every entry that the walk has read."""
     for level in range(LEVELS):
-        was, now = m.walk.entry_hpa[level], m.tlb.probe.entry_hpa[level]
-        if was != 0 and now != 0 and was != now:
+        was_gpa, was = m.walk.entry_gpa[level], m.walk.entry_hpa[level]
+        if was_gpa != 0 and was_gpa != m.tlb.probe.entry_gpa[level]:
+            return False
+        if was != 0 and was != m.tlb.probe.entry_hpa[level]:
             return False
     return True
 
