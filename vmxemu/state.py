@@ -11,7 +11,7 @@ from vmxemu.smm.layout import Smm
 from vmxemu.timing.layout import Clock
 from vmxemu.trace.layout import Trace
 from vmxemu.translation.layout import Paging, Walk
-from vmxemu.translation.tlb_layout import Tlb
+from vmxemu.translation.tlb_layout import Caches, Tlb
 from vmxemu.vmx.layout import Exit, Vmx
 
 
@@ -24,6 +24,7 @@ class State(Layout):
     paging: Paging
     walk: Walk
     tlb: Tlb
+    caches: Caches
     vmx: Vmx
     exit: Exit
     smm: Smm

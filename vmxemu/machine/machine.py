@@ -21,7 +21,6 @@ from vmxemu.machine.injection import schedule
 from vmxemu.machine.memory_map import DEVICE_BASE, DEVICE_BYTES, FOUR_GIB, MemoryMap
 from vmxemu.machine.reset import describe_platform, reset_processor
 from vmxemu.machine.result import RunResult, describe
-from vmxemu.machine.tlb_profile import install_tlb
 from vmxemu.machine.view import View
 from vmxemu.outer.policy import install_policy
 from vmxemu.platform.reset import reset as reset_platform
@@ -30,6 +29,8 @@ from vmxemu.trace import events
 from vmxemu.trace.emit import emit
 from vmxemu.trace.layout import CAPACITY, Event, Trace
 from vmxemu.trace.schema import DTYPE
+from vmxemu.translation.geometry import geometry_of
+from vmxemu.translation.geometry import install as install_translation
 
 STOCK_FIRMWARE = "layered-firmware"
 # Where the engine stops and starts again it may look up the code page once more, which costs the guest some cycles. So slices
@@ -66,7 +67,7 @@ class Machine(View):
         describe_platform(m, self.profile, configuration.frequency)
         self._reset_platform()
         reset_processor(m, self.profile, configuration.seed)
-        install_tlb(m, self.profile)
+        self._cache_lines = install_translation(m, geometry_of(self.profile))
         install_policy(m, configuration)
         m.clock.limit = configuration.max_cycles << 4
         m.trace.enabled = 1

@@ -94,14 +94,15 @@ class View:
         return hpa
 
     def hpa_of_gva(self, gva: int) -> int:
-        """Host-physical address behind a linear address now. Statistics and TLB are restored. Raises ValueError if unmapped."""
+        """Host-physical address behind a linear address now. Nothing is left of the look. Raises ValueError if unmapped."""
         m = self.state
-        tlb, walk = m.tlb.bytes().copy(), m.walk.bytes().copy()
+        tlb, walk, caches = m.tlb.bytes().copy(), m.walk.bytes().copy(), m.caches.on
+        m.caches.on, m.tlb.probing = 0, 1
         try:
             outcome = self._translate(m.address, gva, 0)
             hpa = int(m.walk.hpa)
         finally:
-            m.tlb.bytes()[:], m.walk.bytes()[:] = tlb, walk
+            m.tlb.bytes()[:], m.walk.bytes()[:], m.caches.on = tlb, walk, caches
         if outcome:
             raise ValueError(f"GVA {gva:#x} is not mapped")
         return hpa

@@ -12,7 +12,8 @@ from vmxemu.translation.bits import CR0_PG, FRAME_MASK
 from vmxemu.translation.inline import inlined
 from vmxemu.translation.lanes import LANES
 from vmxemu.translation.lockstep import count_walks, lockstep_possible, walk_ahead
-from vmxemu.translation.rights import CLASS_SHIFT, GLOBAL, page_offset, permitted, requirement
+from vmxemu.translation.miss import walk_and_insert
+from vmxemu.translation.rights import CLASS_SHIFT, GLOBAL, LOOK_CLOSER, page_offset, permitted, requirement
 from vmxemu.translation.tlb import (
     GLOBAL_TAG,
     MISS,
@@ -23,9 +24,9 @@ from vmxemu.translation.tlb import (
     insert,
     insert_everywhere,
     linear_space,
-    stamp,
+    used,
 )
-from vmxemu.translation.translate import translate, truncate, walk_and_insert
+from vmxemu.translation.translate import translate, truncate
 
 if TYPE_CHECKING:
     from vmxemu.state import State
@@ -43,6 +44,8 @@ def translate_many(m: "State", glas: Any, access: int, hpas_out: Any, status_out
     if m.r.cr[0] & CR0_PG == 0:
         return _one_by_one(m, glas, access, hpas_out, status_out)
     pcid, space, required = current_pcid(m), linear_space(m), requirement(m, access)
+    if required & LOOK_CLOSER != 0:
+        return _one_by_one(m, glas, access, hpas_out, status_out)
     group, mask = access >> 1 & 1, truncate(m, EVERYTHING, access)
     count = U(len(glas))
     # the latest walk ahead: from which address on, to which, what is done; where the next one may start
@@ -55,7 +58,7 @@ def translate_many(m: "State", glas: Any, access: int, hpas_out: Any, status_out
         if slot != MISS:
             word = m.tlb.values[slot].word
             if permitted(word, required):
-                stamp(m, slot)
+                used(m, slot)
                 hpas_out[i] = word & FRAME_MASK | gla & page_offset(word)
                 status_out[i] = 0
                 i = i + 1
@@ -94,7 +97,7 @@ def _second_level(m: "State", group: int, gla: int, pcid: int, space: int, requi
     if not permitted(word, required):
         drop(m, slot)
         return 0
-    stamp(m, slot)
+    used(m, slot)
     m.tlb.stlb_hits = m.tlb.stlb_hits + 1
     m.walk.cycles_due = m.walk.cycles_due + m.tlb.stlb_cycles
     key_space = space | GLOBAL_TAG if word & GLOBAL != 0 else space
@@ -115,7 +118,9 @@ def _take(m: "State", lane: int, group: int, gla: int, pcid: int, space: int) ->
     word, references = m.tlb.ahead_word[lane], m.tlb.ahead_references[lane]
     m.tlb.walks = m.tlb.walks + 1
     m.tlb.references = m.tlb.references + references
-    m.walk.cycles_due = m.walk.cycles_due + m.tlb.walk_cycles + references * m.tlb.reference_cycles
+    cycles = m.tlb.walk_cycles + references * m.tlb.reference_cycles
+    m.tlb.walk_clock = m.tlb.walk_clock + cycles
+    m.walk.cycles_due = m.walk.cycles_due + cycles
     count_walks(m, m.tlb.ahead_shape[lane], 1)
     key_space = space | GLOBAL_TAG if word & GLOBAL != 0 else space
     insert_everywhere(m, group, gla, pcid, key_space, word >> CLASS_SHIFT & 3, word, m.tlb.ahead_gpa[lane])

@@ -1,8 +1,8 @@
 """The EPT walk: guest-physical to host-physical. SDM Vol. 3C, 'The Extended Page Table Mechanism (EPT)'.
 
 A walk answers with one word: bits 51:12 the 4-KiB frame of the address, 2:0 the permissions R W X of the whole walk,
-bit 3 set if a store needs no dirty flag any more, 5:4 the page-size class (4K, 2M, 1G). Bit 63 set says that it
-failed: the rest is the outcome.
+bit 3 set if a store needs no dirty flag any more, 5:4 the page-size class (4K, 2M, 1G), 6 execution through user-mode
+linear addresses, 9:7 memory type, 10 ignore PAT. Bit 63 set says that it failed: the rest is the outcome.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,7 @@ import numpy as np
 
 from vmxemu.jit import kernel, load64
 from vmxemu.layout import u64 as U
-from vmxemu.memory.physical import read64, write64
-from vmxemu.outcome import EPT_MISCONFIG, EPT_VIOLATION
+from vmxemu.memory.physical import read64
 from vmxemu.translation.bits import (
     ADDRESS_MASK,
     CAP_1G,
@@ -22,6 +21,8 @@ from vmxemu.translation.bits import (
     EPT_D,
     EPT_LARGE,
     EPT_READ,
+    EPT_SUPERVISOR_SHADOW_STACK,
+    EPT_USER_EXECUTE,
     EPT_VPID_CAP,
     EPT_WRITE,
     EPTP_AD,
@@ -29,15 +30,26 @@ from vmxemu.translation.bits import (
     EPTP_LENGTH_4,
     FRAME_MASK,
 )
+from vmxemu.translation.data_caches import reference_cycles
+from vmxemu.translation.ept_failure import (
+    ASKED,
+    FAILED,
+    REACHED_PAGE,
+    WANT_SHADOW_STACK,
+    misconfiguration,
+    violation,
+)
+from vmxemu.translation.ept_flags import set_ept_flags
 from vmxemu.translation.inline import apart, inlined
+from vmxemu.translation.journal import note
+from vmxemu.translation.layout import EPT_MODE_BASED_EXECUTE, STEP_EPT
+from vmxemu.translation.subpages import eligible_for_subpages, subpage_outcome
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-FAILED = U(1 << 63)
-VIOLATION, MISCONFIGURATION = FAILED | U(EPT_VIOLATION), FAILED | U(EPT_MISCONFIG)
 STORE_READY = U(1 << 3)
-RWX_UNUSUAL = U(0b01010101)  # bit n: permissions n (0 = absent, 2 = W, 4 = X, 6 = WX) need a look
+ANSWER_USER_EXECUTE_SHIFT, ANSWER_TYPE_SHIFT = U(6), U(7)
 BAD_MEMORY_TYPES = U(0b10001100)  # 2, 3 and 7 are reserved
 ONE_LEVEL, TWO_LEVELS, THREE_LEVELS = U(9), U(18), U(27)  # shifts: 9 * level
 NO_TABLE_AT_ALL = U(0xF8)
@@ -48,7 +60,12 @@ SIZE_OF_SHIFT: Any = np.array([(shift // 9 - 1 & 3) << 4 for shift in range(64)]
 
 @inlined
 def plain_ram(m: "State") -> int:
-    """Host-physical addresses below this are plain RAM at their offset: entries there are read without further ado."""
+    """Host-physical addresses below this are plain RAM at their offset: entries there are read without further ado.
+
+    0 where each reference needs attention: `careful_walk` does it all then.
+    """
+    if m.walk.recording | m.tlb.probing | m.paging.ept_extensions & EPT_MODE_BASED_EXECUTE != 0:
+        return U(0)
     memory = m.memory
     return memory.tseg_base if memory.tseg_bytes != 0 and memory.tseg_base < memory.low_bytes else memory.low_bytes
 
@@ -73,8 +90,8 @@ def read_elsewhere(m: "State", hpa: int) -> int:
 
 @kernel
 def ept_walk(m: "State", eptp: int, gpa: int, want: int, guest_level: int) -> int:
-    """Translate `gpa` for the access `want` (bits R W X), counting references. `guest_level`: whose entry is at
-    `gpa`, 0 = none.
+    """Translate `gpa` for the access `want` (bits R W X and ept_failure.WANT_*), counting references. `guest_level`:
+    whose entry is at `gpa`, 0 = none.
     """
     failed, hpa, flags = walk_from(m, eptp, gpa, want, guest_level, m.memory.ram, plain_ram(m), reserved_bits(m))
     return failed if failed != 0 else (hpa & FRAME_MASK) | flags
@@ -93,35 +110,36 @@ def walk_from(
     This is the straight way through a 4-level EPT in plain RAM for a permitted access that needs no flag set. It has
     no effects before the end, so that it can leave to `careful_walk` wherever something is out of the ordinary.
     """
-    at = eptp & FRAME_MASK | gpa >> 36 & 0xFF8
-    if at >= plain or gpa >> 48 != 0 or eptp & EPTP_LENGTH != EPTP_LENGTH_4:
+    first = eptp & FRAME_MASK | gpa >> 36 & 0xFF8
+    if first >= plain or gpa >> 48 != 0 or eptp & EPTP_LENGTH != EPTP_LENGTH_4 or want & WANT_SHADOW_STACK != 0:
         return _rather_carefully(m, eptp, gpa, want, guest_level, ram, plain)
-    entry = load64(ram + at)
+    entry = load64(ram + first)
     both, tables = entry, entry
-    at = entry & FRAME_MASK | gpa >> 27 & 0xFF8
-    if at >= plain:
+    second = entry & FRAME_MASK | gpa >> 27 & 0xFF8
+    if second >= plain:
         return _rather_carefully(m, eptp, gpa, want, guest_level, ram, plain)
-    entry = load64(ram + at)
+    entry = load64(ram + second)
     both = both & entry
     shift, read = THREE_LEVELS, U(2)
+    third, fourth = second, second
     if entry & EPT_LARGE == 0:
         tables = tables | entry
-        at = entry & FRAME_MASK | gpa >> 18 & 0xFF8
-        if at >= plain:
+        third = entry & FRAME_MASK | gpa >> 18 & 0xFF8
+        if third >= plain:
             return _rather_carefully(m, eptp, gpa, want, guest_level, ram, plain)
-        entry = load64(ram + at)
+        entry = load64(ram + third)
         both = both & entry
         shift, read = TWO_LEVELS, U(3)
         if entry & EPT_LARGE == 0:
             tables = tables | entry
-            at = entry & FRAME_MASK | gpa >> 9 & 0xFF8
-            if at >= plain:
+            fourth = entry & FRAME_MASK | gpa >> 9 & 0xFF8
+            if fourth >= plain:
                 return _rather_carefully(m, eptp, gpa, want, guest_level, ram, plain)
-            entry = load64(ram + at)
+            entry = load64(ram + fourth)
             both = both & entry
             shift, read = ONE_LEVEL, U(4)
     # An entry that permits reads has no unusual permissions.
-    needed = want | EPT_READ | (eptp & EPTP_AD) << 2
+    needed = want & ASKED | EPT_READ | (eptp & EPTP_AD) << 2
     dirty = (eptp & EPTP_AD) << 3 & (want & EPT_WRITE) << 8
     if (
         both & needed != needed
@@ -134,10 +152,23 @@ def walk_from(
         return _rather_carefully(m, eptp, gpa, want, guest_level, ram, plain)
     m.walk.references = m.walk.references + read
     m.tlb.ept_walks[guest_level * 64 + shift] = m.tlb.ept_walks[guest_level * 64 + shift] + 1
+    if m.caches.on != 0:
+        _charge(m, eptp, read, first, second, third, fourth)
     ready = STORE_READY if eptp & EPTP_AD == 0 else entry >> 6 & STORE_READY
     page = EVERYTHING << (shift + 3)
     hpa = (entry & (ADDRESS_MASK & page)) | (gpa & ~page)
-    return both & 0, hpa, (both & 7) | ready | SIZE_OF_SHIFT[shift]
+    return both & 0, hpa, (both & 7) | ready | SIZE_OF_SHIFT[shift] | (entry & 0x78) << 4
+
+
+@apart
+def _charge(m: "State", eptp: int, read: int, first: int, second: int, third: int, fourth: int) -> None:
+    """What the straight way's references cost; the memory type of all of them stands in EPTP."""
+    kind = eptp & 7
+    m.walk.memory_cycles = m.walk.memory_cycles + reference_cycles(m, first, kind) + reference_cycles(m, second, kind)
+    if read > 2:
+        m.walk.memory_cycles = m.walk.memory_cycles + reference_cycles(m, third, kind)
+    if read > 3:
+        m.walk.memory_cycles = m.walk.memory_cycles + reference_cycles(m, fourth, kind)
 
 
 @inlined
@@ -155,46 +186,80 @@ def careful_walk(m: "State", eptp: int, gpa: int, want: int, guest_level: int, r
     """
     top = (eptp >> 3 & 7) * 9 + 9
     if gpa >> top >> 12 != 0:
-        return _violation(m, gpa, want, 0)
+        return violation(m, gpa, want, 0, EVERYTHING)
+    present = 7 | (m.paging.ept_extensions & EPT_MODE_BASED_EXECUTE) << 10
     reserved = reserved_bits(m)
     shift = top
     table = eptp & FRAME_MASK
-    both = EVERYTHING
+    both, tables = EVERYTHING, EVERYTHING
     while True:
-        entry = read_entry(m, table | (gpa >> shift & 0xFF8), ram, plain)
-        if RWX_UNUSUAL >> (entry & 7) & 1 | entry & reserved != 0 and _stops(m, entry, reserved):
+        at = table | (gpa >> shift & 0xFF8)
+        entry = read_entry(m, at, ram, plain)
+        _refer(m, eptp, shift, guest_level, gpa, at, entry)
+        if entry & present == 0:
             _count(m, guest_level, top, shift)
-            return _violation(m, gpa, want, 0) if entry & 7 == 0 else _misconfiguration(m, gpa)
+            return violation(m, gpa, want, 0, entry)
+        if entry & reserved != 0 or (entry & EPT_READ == 0 and _needs_read(m, entry)):
+            _count(m, guest_level, top, shift)
+            return misconfiguration(m, gpa)
         both = both & entry
         if shift == 9 or entry & EPT_LARGE != 0:
             break
         if entry & NOT_A_TABLE != 0:
             _count(m, guest_level, top, shift)
-            return _misconfiguration(m, gpa)
+            return misconfiguration(m, gpa)
+        tables = tables & entry
         table = entry & FRAME_MASK
         shift = shift - 9
     _count(m, guest_level, top, shift)
     if BAD_MEMORY_TYPES >> (entry >> 3 & 7) & 1 != 0 or (shift != 9 and _bad_large_page(m, entry, shift)):
-        return _misconfiguration(m, gpa)
-    if both & want != want:
-        return _violation(m, gpa, want, both & 7)
+        return misconfiguration(m, gpa)
+    if not _permits(both, tables, entry, want):
+        if not eligible_for_subpages(m, want, both, entry, shift):
+            return violation(m, gpa, want, both | REACHED_PAGE, entry)
+        outcome = subpage_outcome(m, gpa, want, both | REACHED_PAGE, entry)
+        if outcome != 0:
+            return outcome
     ready = STORE_READY
     if eptp & EPTP_AD != 0:
         if both & EPT_A == 0 or (want & EPT_WRITE != 0 and entry & EPT_D == 0):
-            _set_flags(m, eptp, gpa, shift, want)
+            outcome = set_ept_flags(m, eptp, gpa, shift, want, entry, guest_level)
+            if outcome != 0:
+                return outcome
             entry = entry | EPT_D if want & EPT_WRITE != 0 else entry
         ready = entry >> 6 & STORE_READY
     offset = ((1 << (shift + 3)) - 1) & FRAME_MASK
     size: int = SIZE_OF_SHIFT[shift]
-    return (entry & FRAME_MASK & ~offset) | (gpa & offset) | (both & 7) | ready | size
+    user_execute = (both & EPT_USER_EXECUTE) >> (10 - ANSWER_USER_EXECUTE_SHIFT)
+    low = (both & 7) | ready | size | user_execute | (entry & 0x78) << 4
+    return (entry & FRAME_MASK & ~offset) | (gpa & offset & FRAME_MASK) | low
 
 
-@kernel
-def _stops(m: "State", entry: int, reserved: int) -> bool:
-    """Whether an entry of unusual permissions or with reserved bits ends the walk: only execute-only, where
-    supported, does not.
-    """
-    return entry & 7 != 4 or entry & reserved != 0 or m.cpu.vmx_msr[EPT_VPID_CAP] & CAP_EXECUTE_ONLY == 0
+@inlined
+def _refer(m: "State", eptp: int, shift: int, guest_level: int, gpa: int, at: int, entry: int) -> None:
+    """Charge a reference, and put it into the journal."""
+    cycles = U(0)
+    if m.caches.on != 0 and m.tlb.probing == 0:
+        cycles = reference_cycles(m, at, eptp & 7)
+        m.walk.memory_cycles = m.walk.memory_cycles + cycles
+    if m.walk.recording != 0:
+        note(m, STEP_EPT, shift * 57 >> 9, guest_level, gpa, at, entry, cycles)
+
+
+@inlined
+def _permits(both: int, tables: int, entry: int, want: int) -> bool:
+    """Whether a walk permits the access. `tables`: the and of all entries but the one that maps the page."""
+    if want & WANT_SHADOW_STACK != 0:
+        leaf = EPT_READ | EPT_SUPERVISOR_SHADOW_STACK
+        return tables & (EPT_READ | EPT_WRITE) == EPT_READ | EPT_WRITE and entry & leaf == leaf
+    asked = want & (ASKED | EPT_USER_EXECUTE)
+    return both & asked == asked
+
+
+@apart
+def _needs_read(m: "State", entry: int) -> bool:
+    """Whether an entry that permits no reads is misconfigured: writable, or execute-only where that is not supported."""
+    return entry & EPT_WRITE != 0 or m.cpu.vmx_msr[EPT_VPID_CAP] & CAP_EXECUTE_ONLY == 0
 
 
 @inlined
@@ -209,8 +274,9 @@ def _count(m: "State", guest_level: int, top: int, shift: int) -> None:
     itself.
     """
     m.walk.references = m.walk.references + ((top - shift) * 57 >> 9) + 1  # x * 57 >> 9 = x // 9 up to 63
-    index = guest_level * 64 + shift
-    m.tlb.ept_walks[index] = m.tlb.ept_walks[index] + 1
+    if m.tlb.probing == 0:
+        index = guest_level * 64 + shift
+        m.tlb.ept_walks[index] = m.tlb.ept_walks[index] + 1
 
 
 @apart
@@ -221,36 +287,3 @@ def _bad_large_page(m: "State", entry: int, shift: int) -> bool:
     needed = CAP_2M if shift == 18 else CAP_1G
     low = ((1 << (shift + 3)) - 1) & FRAME_MASK
     return shift > 27 or m.cpu.vmx_msr[EPT_VPID_CAP] & needed == 0 or entry & low != 0
-
-
-@kernel
-def _violation(m: "State", gpa: int, want: int, permitted: int) -> int:
-    m.walk.gpa = gpa
-    m.walk.qualification = want | permitted << 3
-    return VIOLATION
-
-
-@kernel
-def _misconfiguration(m: "State", gpa: int) -> int:
-    m.walk.gpa = gpa
-    m.walk.qualification = 0
-    return MISCONFIGURATION
-
-
-@kernel
-def _set_flags(m: "State", eptp: int, gpa: int, leaf_shift: int, want: int) -> None:
-    """Set the accessed flags on the way to a page that the walk has found, and its dirty flag for a store."""
-    shift = ((eptp >> 3 & 7) + 1) * 9
-    table = eptp & FRAME_MASK
-    while True:
-        at = table | (gpa >> shift & 0xFF8)
-        entry = read64(m, at)
-        new = entry | EPT_A
-        if shift == leaf_shift and want & EPT_WRITE != 0:
-            new = new | EPT_D
-        if new != entry:
-            write64(m, at, new)
-        if shift == leaf_shift:
-            return
-        table = entry & FRAME_MASK
-        shift = shift - 9

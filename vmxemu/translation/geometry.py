@@ -1,4 +1,4 @@
-"""Setting up the TLB: sizes and costs come from the CPU profile."""
+"""Setting up the TLB, walk caches and data caches: sizes, replacement and costs come from the CPU profile."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,11 +6,29 @@ from typing import Any
 
 import numpy as np
 
+from vmxemu.isa.cpus import CpuProfile
 from vmxemu.translation.tlb import NEVER_VICTIM
-from vmxemu.translation.tlb_layout import CAPACITY
+from vmxemu.translation.tlb_layout import ARRAYS, CAPACITY, NESTED_PAGES, NESTED_TABLES, TABLES
 
 GROUPS = ("l1d", "l1i", "stlb")
 CLASSES = ("4k", "2m", "1g")
+GROUP_OF = {"dtlb": "l1d", "itlb": "l1i", "stlb": "stlb"}
+# The arrays' names by number: those of TLBs, then those of walk caches.
+NAMES = {group * 3 + size: f"{GROUPS[group]}_{CLASSES[size]}" for group in range(3) for size in range(3)} | {
+    int(TABLES) + 2: "pd", int(TABLES) + 3: "pdpt", int(TABLES) + 4: "pml4", int(TABLES) + 5: "pml5",
+    int(NESTED_TABLES): "nested", int(NESTED_PAGES): "nested_pages",
+}  # fmt: skip
+PAGE_ARRAYS = 9
+LINE_BYTES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class DataCacheGeometry:
+    """One data cache: bytes, ways, load-to-use latency in cycles."""
+
+    size_bytes: int
+    ways: int
+    cycles: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +38,10 @@ class Geometry:
     `arrays` maps "l1d_4k", "l1d_2m", "l1d_1g", "l1i_4k", ..., "stlb_4k", "stlb_2m", "stlb_1g" to (entries, ways); an
     absent one, or one of 0 entries, keeps its pages in the next smaller size. "stlb_2m" shares the entries of
     "stlb_4k" if `shared_stlb`. Sets must be a power of two. `stlb_hash_bits` n > 0: set = page ^ page >> n.
+    `walk_caches` maps "pd", "pdpt", "pml4", "pml5" (paging-structure caches by the entry that they hold), "nested"
+    (guest-physical addresses of the guest's tables) and "nested_pages" (those of pages) to entries; they are fully
+    associative. `data_caches`: what a walk's reference costs, with `memory_cycles` beyond them; none: each costs
+    `reference_cycles`. `tree_plru`: replacement by a tree of bits per set, else the least recently used entry.
     """
 
     arrays: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -28,10 +50,14 @@ class Geometry:
     stlb_cycles: int = 0
     walk_cycles: int = 0
     reference_cycles: int = 0
+    walk_caches: Mapping[str, int] = field(default_factory=dict)
+    data_caches: tuple[DataCacheGeometry, ...] = ()
+    memory_cycles: int = 0
+    tree_plru: bool = False
 
 
-# For use without a CPU profile; isa/cpus/skylake-sp.toml has the sources. Costs: assumptions (STLB 7 to 9 cycles; a
-# reference between an L1 and an L2 hit).
+# For use without a CPU profile: TLBs alone. isa/cpus/skylake-sp.toml has the sources. Costs: assumptions (STLB 7 to 9
+# cycles; a reference between an L1 and an L2 hit).
 SKYLAKE_SP = Geometry(
     arrays={
         "l1d_4k": (64, 4), "l1d_2m": (32, 4), "l1d_1g": (4, 4), "l1i_4k": (128, 8), "l1i_2m": (8, 8),
@@ -42,47 +68,100 @@ SKYLAKE_SP = Geometry(
 NO_TLB = Geometry()
 
 
-def install(m: Any, geometry: Geometry) -> None:
-    """Lay out the TLB of the state `m`; it is empty afterwards. Raises ValueError for a geometry that does not fit."""
+def geometry_of(profile: CpuProfile) -> Geometry:
+    """The profile's TLBs, walk caches, data caches and costs. A TLB that holds several page sizes serves each of them."""
+    arrays: dict[str, tuple[int, int]] = {}
+    hash_bits = 0
+    for name, tlb in profile.tlb.items():
+        group = GROUP_OF[name.split("_")[0]]
+        for size in tlb.page_sizes:
+            if tlb.entries and size.lower() in CLASSES:
+                arrays.setdefault(f"{group}_{size.lower()}", (tlb.entries, tlb.ways))
+        if group == "stlb" and tlb.hash == "xor7":
+            hash_bits = 7
+    return Geometry(
+        arrays=arrays,
+        stlb_hash_bits=hash_bits,
+        stlb_cycles=profile.costs["tlb_stlb_hit"],
+        walk_cycles=profile.costs["page_walk_start"],
+        reference_cycles=profile.costs["page_walk_step"],
+        walk_caches={name: cache.entries for name, cache in profile.walk_caches.items()},
+        data_caches=tuple(
+            DataCacheGeometry(cache.bytes, cache.ways, cache.latency_cycles)
+            for cache in (profile.caches[name] for name in ("l1d", "l2", "l3") if name in profile.caches)
+        ),
+        memory_cycles=profile.memory.latency_cycles,
+        tree_plru=any(tlb.replacement == "tree_plru" for tlb in profile.tlb.values()),
+    )
+
+
+def install(m: Any, geometry: Geometry) -> list[Any]:
+    """Lay out the TLB and the caches of the state `m`; they are empty afterwards. Gives buffers that must be kept alive
+    as long as the state. Raises ValueError for a geometry that does not fit.
+    """
     tlb = m.tlb
-    position = 0
-    for group_number, group in enumerate(GROUPS):
-        for class_number, page_class in enumerate(CLASSES):
-            array = tlb.arrays[group_number * 3 + class_number]
-            entries, ways = geometry.arrays.get(f"{group}_{page_class}", (0, 0))
-            if entries == 0:
-                array.ways = array.stride = array.set_mask = array.first = array.hash_shift = array.hash_mask = 0
-                continue
-            sets = entries // ways
-            if sets * ways != entries or sets & (sets - 1):
-                raise ValueError(
-                    f"{group}_{page_class}: {entries} entries in {ways} ways are not a power of two of sets"
-                )
-            shared = (
-                group == "stlb"
-                and page_class == "2m"
-                and geometry.arrays.get("stlb_4k") == (entries, ways)
-                and geometry.shared_stlb
-            )
-            stride = -(-ways // 4) * 4
-            array.ways, array.stride, array.set_mask = ways, stride, sets - 1
-            array.first = tlb.arrays[6].first if shared else position
-            hashed = geometry.stlb_hash_bits if group == "stlb" else 0
-            array.hash_shift, array.hash_mask = hashed, sets - 1 if hashed else 0
-            position += 0 if shared else sets * stride
+    position, pages_end = 0, 0
+    for number in range(ARRAYS):
+        pages_end = position if number == PAGE_ARRAYS else pages_end
+        position += _lay_out(tlb, geometry, number, position)
     if position >= CAPACITY:
         raise ValueError(f"the arrays hold {position} entries, not less than {CAPACITY}")
-    tlb.used = position
+    tlb.used, tlb.pages_end = position, pages_end
     tlb.live = tlb.clock = 0
-    tlb.spaces.numpy[:] = 0
+    tlb.spaces.numpy[:] = tlb.trees.numpy[:] = 0
     tlb.stamps.numpy[:] = np.arange(CAPACITY)
     for array in tlb.arrays:
-        slots = int(array.first) + np.arange((int(array.set_mask) + 1) * int(array.stride))
         if array.ways:
-            tlb.stamps.numpy[slots[(slots - int(array.first)) % int(array.stride) >= int(array.ways)]] = NEVER_VICTIM
+            stride = int(array.stride)
+            offsets = np.arange((int(array.set_mask) + 1) * stride)
+            slots = int(array.first) + offsets
+            tlb.sets.numpy[slots] = slots - offsets % stride
+            tlb.stamps.numpy[slots[offsets % stride >= int(array.ways)]] = NEVER_VICTIM
     tlb.hints.numpy[:] = tlb.large_hints.numpy[:] = CAPACITY - 1
-    tlb.stlb_cycles, tlb.walk_cycles, tlb.reference_cycles = (
-        geometry.stlb_cycles,
-        geometry.walk_cycles,
-        geometry.reference_cycles,
-    )
+    tlb.tree_plru = int(geometry.tree_plru)
+    tlb.tables_on = int(any(tlb.arrays[int(TABLES) + level].ways for level in range(2, 6)))
+    tlb.nested_on, tlb.nested_pages_on = (int(tlb.arrays[int(n)].ways > 0) for n in (NESTED_TABLES, NESTED_PAGES))
+    tlb.stlb_cycles, tlb.walk_cycles = geometry.stlb_cycles, geometry.walk_cycles
+    tlb.reference_cycles = geometry.reference_cycles
+    return _install_data_caches(m.caches, geometry)
+
+
+def _lay_out(tlb: Any, geometry: Geometry, number: int, position: int) -> int:
+    """One array from `position` on; gives the entries that it takes of the pool."""
+    array = tlb.arrays[number]
+    array.ways = array.stride = array.set_mask = array.first = array.hash_shift = array.hash_mask = 0
+    name = NAMES.get(number, "")
+    entries, ways = geometry.arrays.get(name, (0, 0))
+    if number >= PAGE_ARRAYS:
+        entries = ways = geometry.walk_caches.get(name, 0)
+    if entries == 0:
+        return 0
+    sets = entries // ways
+    if sets * ways != entries or sets & (sets - 1):
+        raise ValueError(f"{name}: {entries} entries in {ways} ways are not a power of two of sets")
+    if geometry.tree_plru and ways > 64:
+        raise ValueError(f"{name}: {ways} ways are too many for tree-PLRU, 64 is the most")
+    shared = name == "stlb_2m" and geometry.shared_stlb and geometry.arrays.get("stlb_4k") == (entries, ways)
+    stride = -(-ways // 4) * 4
+    array.ways, array.stride, array.set_mask = ways, stride, sets - 1
+    array.first = tlb.arrays[6].first if shared else position
+    hashed = geometry.stlb_hash_bits if name.startswith("stlb") else 0
+    array.hash_shift, array.hash_mask = hashed, sets - 1 if hashed else 0
+    return 0 if shared else sets * stride
+
+
+def _install_data_caches(caches: Any, geometry: Geometry) -> list[Any]:
+    caches.on = int(bool(geometry.data_caches))
+    caches.memory_cycles = geometry.memory_cycles
+    caches.misses = caches.uncached = 0
+    kept = []
+    for number in range(3):
+        level = caches.level[number]
+        level.ways = level.hits = 0
+        if number < len(geometry.data_caches):
+            cache = geometry.data_caches[number]
+            sets = 1 << (cache.size_bytes // (cache.ways * LINE_BYTES)).bit_length() - 1
+            lines = np.zeros(sets * cache.ways, np.uint64)
+            kept.append(lines)
+            level.tags, level.ways, level.set_mask, level.cycles = lines.ctypes.data, cache.ways, sets - 1, cache.cycles
+    return kept

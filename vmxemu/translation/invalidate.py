@@ -21,6 +21,7 @@ INVVPID_ADDRESS, INVVPID_SINGLE, INVVPID_ALL, INVVPID_RETAIN_GLOBALS = U(0), U(1
 INVPCID_ADDRESS, INVPCID_SINGLE, INVPCID_ALL, INVPCID_RETAIN_GLOBALS = U(0), U(1), U(2), U(3)
 VPID_FIELD = U(0x003F_C000_0000_0FFF)
 VPID_ABOVE_FFFF = U(0x003C_0000_0000_0000)  # numbers that stand for VPID 0
+EVERY_PCID = U(0xFFFF)
 GUEST_PAGE_SHIFT = np.array([12, 21, 30, 22], dtype=np.uint64)  # by page-size class
 
 
@@ -30,21 +31,8 @@ def invalidate_all(m: "State") -> None:
     space.
     """
     _noted(m)
-    _forget_tables(m)
-    if m.tlb.live == 0:
-        return
-    slot = U(0)
-    while slot < m.tlb.used:
-        drop(m, slot)
-        slot = slot + 1
-    m.tlb.live = 0
-
-
-@kernel
-def _forget_tables(m: "State") -> None:
-    """Forget where the guest's table pages stand."""
-    for level in range(8):
-        m.tlb.nested[level].eptp = 0
+    if m.tlb.live != 0 or m.tlb.pages_end != m.tlb.used:
+        _drop_all(m)
 
 
 @kernel
@@ -70,9 +58,13 @@ def on_paging_change(m: "State") -> None:
 
 @kernel
 def invlpg(m: "State", gla: int) -> None:
-    """INVLPG: the page of `gla` in the current PCID, and a global page of any."""
+    """INVLPG: the page of `gla` in the current PCID, and a global page of any; paging-structure caches of the current
+    PCID, whatever the address.
+    """
     _noted(m)
-    _drop_address(m, gla, vpid_bits(m, m.paging.vpid), _pcid(m), True)
+    vpid = vpid_bits(m, m.paging.vpid)
+    _drop_address(m, gla, vpid, _pcid(m), True)
+    _drop_tables(m, vpid, _pcid(m))
 
 
 @kernel
@@ -84,6 +76,7 @@ def invpcid(m: "State", kind: int, pcid: int, gla: int) -> None:
     vpid = vpid_bits(m, m.paging.vpid)
     if kind == INVPCID_ADDRESS:
         _drop_address(m, gla, vpid, pcid, False)
+        _drop_tables(m, vpid, pcid)
     elif kind == INVPCID_SINGLE:
         _drop_pcid(m, pcid)
     else:
@@ -94,7 +87,6 @@ def invpcid(m: "State", kind: int, pcid: int, gla: int) -> None:
 def invept(m: "State", kind: int, eptp: int) -> None:
     """INVEPT: guest-physical and combined translations, of one EP4TA (single-context) or all."""
     _noted(m)
-    _forget_tables(m)
     slot = U(0)
     while slot < m.tlb.used:
         space = m.tlb.spaces[slot]
@@ -108,7 +100,8 @@ def invvpid(m: "State", kind: int, vpid: int, gla: int) -> None:
     """INVVPID, its four types; all-contexts spares VPID 0."""
     _noted(m)
     if kind == INVVPID_ADDRESS:
-        _drop_address(m, gla, vpid_bits(m, vpid), U(0xFFFF), True)
+        _drop_address(m, gla, vpid_bits(m, vpid), EVERY_PCID, True)
+        _drop_tables(m, vpid_bits(m, vpid), EVERY_PCID)
     elif kind == INVVPID_ALL:
         slot = U(0)
         while slot < m.tlb.used:
@@ -128,6 +121,8 @@ def on_vm_transition(m: "State") -> None:
     if m.paging.vpid == 0 and m.tlb.transition_vpid == 0:
         _noted(m)
         drop_vpid0(m)
+    elif m.tlb.eager != 0:
+        _noted(m)
     m.tlb.transition_vpid = m.paging.vpid
 
 
@@ -138,13 +133,27 @@ def drop_vpid0(m: "State") -> None:
     """
     m.tlb.vpid0_generation = m.tlb.vpid0_generation + 1
     if m.tlb.vpid0_generation & 0x7FFFF == 0:
-        invalidate_all(m)
+        _drop_all(m)
 
 
 @kernel
 def _noted(m: "State") -> None:
+    """Count an invalidation and have the engine forget its own translations. An eager TLB loses all that it holds: the
+    manual lets a processor drop more than was asked for, at any time.
+    """
     m.engine.flush = 1
     m.tlb.invalidations = m.tlb.invalidations + 1
+    if m.tlb.eager != 0:
+        _drop_all(m)
+
+
+@kernel
+def _drop_all(m: "State") -> None:
+    slot = U(0)
+    while slot < m.tlb.used:
+        drop(m, slot)
+        slot = slot + 1
+    m.tlb.live = 0
 
 
 @kernel
@@ -180,14 +189,26 @@ def _drop_vpid(m: "State", vpid: int, keep_globals: int) -> None:
 
 @kernel
 def _drop_address(m: "State", gla: int, vpid: int, pcid: int, globals_too: bool) -> None:
-    """One guest page under a VPID, in all parts in which it may be cached. PCID FFFFh stands for every PCID."""
+    """One guest page under a VPID, in all parts in which it may be cached."""
     slot = U(0)
-    while slot < m.tlb.used:
+    while slot < m.tlb.pages_end:
         tag, space = m.tlb.tags[slot], m.tlb.spaces[slot]
         if space & LINEAR != 0 and space & VPID_FIELD == vpid:
             shift = GUEST_PAGE_SHIFT[m.tlb.values[slot].word >> GUEST_CLASS_SHIFT & 3]
             if (tag ^ gla) >> shift == 0:
                 is_global = space & GLOBAL_TAG != 0
-                if (is_global and globals_too) or (not is_global and (pcid == 0xFFFF or tag & PCID_MASK == pcid)):
+                if (is_global and globals_too) or (not is_global and (pcid == EVERY_PCID or tag & PCID_MASK == pcid)):
                     drop(m, slot)
+        slot = slot + 1
+
+
+@kernel
+def _drop_tables(m: "State", vpid: int, pcid: int) -> None:
+    """Paging-structure caches under a VPID and a PCID."""
+    slot = m.tlb.pages_end
+    while slot < m.tlb.used:
+        space = m.tlb.spaces[slot]
+        if space & LINEAR != 0 and space & VPID_FIELD == vpid:
+            if pcid == EVERY_PCID or m.tlb.tags[slot] & PCID_MASK == pcid:
+                drop(m, slot)
         slot = slot + 1

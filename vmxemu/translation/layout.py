@@ -74,6 +74,7 @@ class Walk(Layout):
     word: u64  # of a success: frame, rights, page sizes, memory type and key (translation.rights)
     convertible: u64  # of an EPT violation: the entry that caused it lets it become a virtualization exception
     frame_state: u64  # memory.layout's state of the frame, where `m.tlb.watch_frames` asks for it
+    memory_cycles: u64  # cost of the references where `m.caches.on`
     recording: u64  # 1 = keep the journal
     step_count: u64
     steps: Array[Step] = array(STEPS)

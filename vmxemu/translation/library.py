@@ -64,7 +64,7 @@ class Walker:
         self.m.r.mode = HF_CS64
         self.m.r.efer = bits.EFER_LMA | bits.EFER_NXE
         self.m.r.cr[4] = bits.CR4_PAE
-        install(self.m, geometry)
+        self._cache_lines = install(self.m, geometry)
         self._next_frame = ram_bytes
 
     def new_frame(self) -> int:

@@ -34,11 +34,12 @@ from vmxemu.translation.bits import (
     P,
 )
 from vmxemu.translation.ept import BAD_MEMORY_TYPES, NO_TABLE_AT_ALL, STORE_READY, plain_ram, reserved_bits
-from vmxemu.translation.guest import ABOVE_PAT, READ_OR_WRITE
+from vmxemu.translation.finish import NO_EPT, READ_OR_WRITE
+from vmxemu.translation.guest import ABOVE_PAT
 from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.lanes import below, choose, equal, gather, lane_bits, load_lanes, spread, store_lanes
-from vmxemu.translation.layout import WRITE
-from vmxemu.translation.rights import CLASS_SHIFT, GUEST_CLASS_SHIFT, RIGHTS
+from vmxemu.translation.layout import EPT_MODE_BASED_EXECUTE, WRITE
+from vmxemu.translation.rights import CLASS_SHIFT, EPT_TYPE_SHIFT, GUEST_CLASS_SHIFT, KEY_BITS, PAT_SHIFT, RIGHTS
 from vmxemu.translation.tlb_layout import Tlb
 
 if TYPE_CHECKING:
@@ -56,7 +57,11 @@ EVERYTHING = U(0xFFFFFFFFFFFFFFFF)
 @kernel
 def lockstep_possible(m: "State") -> bool:
     """Whether the present modes are those that `walk_ahead` knows."""
-    eptp, cr3 = m.paging.ept_pointer, m.r.cr[3]
+    eptp, cr3, tlb = m.paging.ept_pointer, m.r.cr[3], m.tlb
+    if tlb.tables_on | tlb.nested_on | tlb.nested_pages_on | tlb.watch_frames | m.caches.on | m.walk.recording != 0:
+        return False
+    if m.paging.ept_extensions & EPT_MODE_BASED_EXECUTE != 0:
+        return False
     if m.r.cr[0] & CR0_PG == 0 or m.r.efer & EFER_LMA == 0 or m.r.cr[4] & CR4_LA57 != 0:
         return False
     return eptp == 0 or (eptp & EPTP_LENGTH == EPTP_LENGTH_4 and cr3 & ABOVE_48 == 0)
@@ -106,7 +111,7 @@ def _ept_lanes(m: "State", eptp: int, gpa: Any, want: int, go: Any, ram: int, pl
     wrong = (wrong | large & _unless(huge) & no_2m | huge & no_1g) & go
     ready = spread(STORE_READY) if eptp & EPTP_AD == 0 else entry >> 6 & STORE_READY
     hpa = entry & ADDRESS_MASK & _unless(offset) | gpa & offset
-    return hpa, both & 7 | ready, offset, (large & 1) + (huge & 1), wrong
+    return hpa, both & 7 | ready | (entry & 0x78) << 4, offset, (large & 1) + (huge & 1), wrong
 
 
 @apart
@@ -147,7 +152,7 @@ def walk_ahead(m: "State", mask: int, access: int, required: int) -> int:
         table = entry & FRAME_MASK
         level = level - 1
     gpa = entry & FRAME_MASK & _unless(guest_offset) | gla & guest_offset
-    hpa, answer, offset, size = gpa, spread(7 | STORE_READY), guest_offset, guest_class
+    hpa, answer, offset, size = gpa, spread(NO_EPT), guest_offset, guest_class
     if eptp != 0:
         hpa, answer, offset, size, trouble = _ept_lanes(m, eptp, gpa, 1 << (access & 3), spread(EVERYTHING), ram, plain)
         wrong = wrong | trouble
@@ -161,6 +166,8 @@ def walk_ahead(m: "State", mask: int, access: int, required: int) -> int:
     wrong = wrong | entry & guest_offset & ABOVE_PAT | gla + 0x800000000000 >> 48
     word = _rights(both, either, entry >> 6, answer)
     wrong = wrong | word & (required & RIGHTS) ^ required & RIGHTS
+    pat = choose(equal(guest_class, 0), entry >> 7, entry >> 12) & 1
+    word = word | entry & KEY_BITS | (pat << 2 | entry >> 3 & 3) << PAT_SHIFT | (answer >> 7 & 0xF) << EPT_TYPE_SHIFT
     word = word | hpa & FRAME_MASK & _unless(offset) | size << CLASS_SHIFT | guest_class << GUEST_CLASS_SHIFT
     if m.r.cr[4] & CR4_PGE != 0:
         word = word | (entry & G) << 2

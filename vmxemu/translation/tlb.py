@@ -16,6 +16,7 @@ from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.lanes import lowest_bit, matching_bytes
 from vmxemu.translation.rights import CLASS_SHIFT
 from vmxemu.translation.tlb_layout import CLASS_1G, STLB, Tlb
+from vmxemu.translation.tree_plru import touch, tree_victim
 
 if TYPE_CHECKING:
     from vmxemu.state import State
@@ -25,7 +26,8 @@ EP4TA_MASK = U(0x3FFF_FFFF_F000)
 LINEAR, THROUGH_EPT = U(1 << 56), U(1 << 57)
 SIZE_SHIFT = U(54)
 GLOBAL_TAG = U(12 << 60)
-NO_SPACE = U(0x0FFF_FFFF_FFFF_FFFF)  # matches nothing
+NO_SPACE = U(0x0FFF_FFFF_FFFF_FFFF)  # of an EPTP that has no room in it: nothing is kept there
+CANNOT_BE_KEPT = U(1 << 58)  # a bit of that and of no other
 VPID0_NUMBERS = U((1 << 20) - (1 << 16))
 PAGE = U(12)
 BYTE, EACH_BYTE, HIGH_BITS = U(0xFF), U(0x01010101), U(0x80808080)
@@ -165,9 +167,12 @@ def find_second(m: "State", address: int, pcid: int, space: int) -> int:
 
 
 @inlined
-def stamp(m: "State", slot: int) -> None:
+def used(m: "State", slot: int) -> None:
     """Note that an entry was used now."""
-    m.tlb.stamps[slot] = m.tlb.clock << STAMP_SHIFT | slot
+    if m.tlb.tree_plru != 0:
+        touch(m, slot)
+    else:
+        m.tlb.stamps[slot] = m.tlb.clock << STAMP_SHIFT | slot
 
 
 @inlined
@@ -179,9 +184,11 @@ def drop(m: "State", slot: int) -> None:
 
 @inlined
 def victim(m: "State", number: int, page: int) -> int:
-    """Slot of the least recently used entry of a page's set."""
-    slot = set_of(m, number, page)
-    end = slot + m.tlb.arrays[number].stride
+    """Slot of a page's set to be filled: an invalid entry, else the least recently used one or the one that the tree
+    points to.
+    """
+    first = set_of(m, number, page)
+    slot, end = first, first + m.tlb.arrays[number].stride
     oldest = NEVER_VICTIM
     while slot < end:
         stamps = m.tlb.stamps
@@ -189,7 +196,30 @@ def victim(m: "State", number: int, page: int) -> int:
         high = min(stamps[slot + 2], stamps[slot + 3])
         oldest = min(oldest, min(low, high))
         slot = slot + 4
+    if m.tlb.tree_plru != 0 and oldest >> STAMP_SHIFT != 0:
+        return first + tree_victim(m, first, m.tlb.arrays[number].ways)
     return oldest & SLOT_MASK
+
+
+@inlined
+def place(m: "State", number: int, page: int, tag: int, space: int, word: int, gpa: int) -> None:
+    """Fill an entry of the page's set in an array."""
+    if space & CANNOT_BE_KEPT != 0:
+        return
+    slot = victim(m, number, page)
+    m.tlb.tags[slot] = tag
+    m.tlb.spaces[slot] = space
+    filters, byte = address_of(m.tlb) + FILTERS + (slot & FOUR), (slot & 3) * 8
+    store32(filters, load32(filters) & ~(BYTE << byte) | ((page ^ page >> 8) & BYTE) << byte)
+    value = m.tlb.values[slot]
+    value.word = word
+    value.gpa = gpa
+    m.tlb.stamps[slot] = m.tlb.clock << STAMP_SHIFT | slot
+    if m.tlb.tree_plru != 0:
+        touch(m, slot)
+    if m.tlb.checking != 0:
+        m.tlb.births[slot] = m.tlb.clock
+        m.tlb.birth_ticks[slot] = m.clock.ticks
 
 
 @inlined
@@ -203,17 +233,12 @@ def insert(m: "State", group: int, address: int, pcid: int, space: int, page_cla
     kept_class = number - group * 3
     shift = PAGE + kept_class * 9
     page = address >> shift
-    slot = victim(m, number, page)
     frame_offset = ((1 << (PAGE + page_class * 9)) - 1) >> shift << shift
-    m.tlb.tags[slot] = page << shift | pcid
-    m.tlb.spaces[slot] = space | kept_class << SIZE_SHIFT
-    filters, byte = address_of(m.tlb) + FILTERS + (slot & FOUR), (slot & 3) * 8
-    store32(filters, load32(filters) & ~(BYTE << byte) | ((page ^ page >> 8) & BYTE) << byte)
-    value = m.tlb.values[slot]
-    value.word = word & NOT_CLASS | kept_class << CLASS_SHIFT | (address & frame_offset)
-    value.gpa = gpa | address & frame_offset
+    kept_word = word & NOT_CLASS | kept_class << CLASS_SHIFT | (address & frame_offset)
+    place(
+        m, number, page, page << shift | pcid, space | kept_class << SIZE_SHIFT, kept_word, gpa | address & frame_offset
+    )
     m.tlb.live = m.tlb.live | 1 << number
-    stamp(m, slot)
 
 
 @inlined

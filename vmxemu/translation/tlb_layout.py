@@ -1,11 +1,11 @@
-"""Cached translations: a first level each for data and instructions with one array per page size, and a shared second
-level.
+"""Cached translations: a first level each for data and instructions with one array per page size, a shared second
+level, paging-structure caches, nested TLBs; and the data caches that say what a walk's references cost.
 """
 
 from vmxemu.layout import Array, Layout, array, u8, u16, u64
 from vmxemu.layout import u64 as U
 
-CAPACITY = 12288  # entries of all arrays together, and one that is never filled
+CAPACITY = 16384  # entries of all arrays together, and one that is never filled
 L1D, L1I, STLB = U(0), U(1), U(2)  # groups of arrays
 CLASS_4K, CLASS_2M, CLASS_1G, CLASS_4M = (
     U(0),
@@ -13,6 +13,10 @@ CLASS_4K, CLASS_2M, CLASS_1G, CLASS_4M = (
     U(2),
     U(3),
 )  # page sizes; no array holds 4M pages, they are kept as 2M
+# Numbers of arrays. 0 to 8: group * 3 + page-size class; the STLB's 4K and 2M arrays are one and the same.
+TABLES = U(7)  # + level 2..5: the paging-structure cache of that level's entries
+NESTED_TABLES, NESTED_PAGES = U(13), U(14)
+ARRAYS = 15
 
 
 class TlbArray(Layout):
@@ -27,31 +31,80 @@ class TlbArray(Layout):
 
 
 class TlbValue(Layout):
-    """What is known of the page: frame and rights in `word` (translation.rights), and the guest-physical page."""
+    """What is known of the page: frame and rights in `word` (translation.rights), and the guest-physical page.
+
+    In a paging-structure cache: the next table and what the entries so far permit; in a nested TLB: an EPT walk's answer.
+    """
 
     word: u64
     gpa: u64
 
 
-class NestedEntry(Layout):
-    """Where the guest's latest table page of one level stands: a guest-physical mapping, gone with INVEPT."""
+class DataCache(Layout):
+    """One data cache as the walks' references see it."""
 
-    eptp: u64  # 0 = empty
-    gpa: u64
-    hpa: u64
+    tags: u64  # host address of line number + 1 by set and way, the most recent way first
+    ways: u64  # 0 = there is no such cache
+    set_mask: u64
+    cycles: u64  # load-to-use latency
+    hits: u64
+
+
+class Caches(Layout):
+    """Data caches; `on` = 0: each reference costs `tlb.reference_cycles`."""
+
+    on: u64
+    memory_cycles: u64
+    misses: u64
+    uncached: u64
+    level: Array[DataCache] = array(3)
+
+
+class StaleUse(Layout):
+    """A use of a translation that memory no longer gives (translation.stale)."""
+
+    gla: u64
+    access: u64
+    source: u64  # stale.SOURCE_*: which cache it came from
+    owed: u64  # stale.OWED_*: which invalidation was not made
+    cached_gpa: u64
+    cached_word: u64
+    now_gpa: u64
+    now_word: u64  # or the outcome of the walk
+    born_clock: u64  # when the translation was cached: look-ups, ticks
+    born_ticks: u64
+    used_clock: u64
+    used_ticks: u64
+    pcid: u64
+    vpid: u64
+    ept_pointer: u64
+    rip: u64
+
+
+STALE_USES = 256
 
 
 class Tlb(Layout):
     """The TLB of one logical processor, its costs and its counters."""
 
-    arrays: Array[TlbArray] = array(
-        9
-    )  # index group * 3 + page-size class; the STLB's 4K and 2M arrays are one and the same
+    arrays: Array[TlbArray] = array(ARRAYS)
     used: u64  # entries of the pool in use by the arrays
+    pages_end: u64  # entries of the pool in use by TLBs of linear addresses; those of walk caches follow
     live: u64  # bit group * 3 + class: such a translation was inserted since the last full invalidation
     clock: u64  # number of look-ups; stamps entries for LRU
     vpid0_generation: u64  # how often everything tagged VPID 0 was dropped
     transition_vpid: u64  # VPID at the latest VM entry or exit
+    tree_plru: u64  # 1 = victims by a tree of bits per set instead of by age
+    tables_on: u64  # there are paging-structure caches
+    nested_on: u64  # there is a nested TLB for the guest's tables; 0 = each walk makes all its references
+    nested_pages_on: u64  # and one for pages
+    lazy: u64  # a walk that fails is not repeated without what is cached
+    eager: u64  # each invalidation drops all that it may drop
+    watch_frames: u64  # a walk that ends at a poisoned or retired frame says so
+    checking: u64  # uses of stale translations are looked for
+    probing: u64  # a walk is to have no effects
+    walk_pcid: u64  # keys of the walk in progress
+    walk_space: u64
     stlb_cycles: u64  # cost of an STLB hit
     walk_cycles: u64  # cost of a walk without its references
     reference_cycles: u64  # cost of one reference
@@ -60,6 +113,9 @@ class Tlb(Layout):
     references: u64
     faults: u64  # walks that ended in #PF, #GP, an EPT violation or a misconfiguration
     invalidations: u64
+    walk_clock: u64  # cycles of all walks
+    nested_hits: u64
+    table_hits: Array[u64] = array(8)  # of paging-structure caches, by the level of the entry
     guest_walks: Array[u64] = array(
         8 * 8
     )  # walks of the guest's tables: index first level * 8 + last level read (1 = PT)
@@ -74,12 +130,16 @@ class Tlb(Layout):
     filters: Array[u8] = array(CAPACITY + 16)  # a byte of the page number per entry: spares most comparisons
     values: Array[TlbValue] = array(CAPACITY)
     stamps: Array[u64] = array(CAPACITY)  # clock of the latest use << 14 | index; the oldest of a set is its victim
+    sets: Array[u16] = array(CAPACITY)  # index of the first entry of the entry's set
+    trees: Array[u64] = array(CAPACITY // 4)  # tree-PLRU state of a set, at a quarter of its first entry's index
     large_hints: Array[u16] = array(2 * 64)  # the same as `hints` for 2M and 1G pages
+    births: Array[u64] = array(CAPACITY)  # clock and ticks of insertion, where `checking` asks for it
+    birth_ticks: Array[u64] = array(CAPACITY)
     # Results of walks done ahead (translation.lockstep), one per lane
     ahead_gla: Array[u64] = array(16)
     ahead_word: Array[u64] = array(16)
     ahead_gpa: Array[u64] = array(16)
     ahead_shape: Array[u64] = array(16)
     ahead_references: Array[u64] = array(16)
-    nested_on: u64  # keep the translations of the guest's table pages; 0 = each walk makes all its references
-    nested: Array[NestedEntry] = array(8)  # index level of the guest's table
+    stale_count: u64  # of uses seen; the first STALE_USES of them are kept
+    stale: Array[StaleUse] = array(STALE_USES)

@@ -1,31 +1,28 @@
 """Translation of one address: first-level TLB, second-level TLB, walk. Results stand in `m.walk`.
 
-After a success the caller looks whether the frame of `m.walk.hpa` is poisoned or retired (memory.frames): translation
-does not care.
+After a success the caller looks whether the frame of `m.walk.hpa` is poisoned or retired (memory.frames); or it has a
+walk look, by `m.tlb.watch_frames`.
 """
 
 from typing import TYPE_CHECKING
 
 from vmxemu.cpu.layout import HF_CS64
-from vmxemu.isa import exceptions
 from vmxemu.jit import kernel
-from vmxemu.layout import u64 as U
-from vmxemu.outcome import fault_with
-from vmxemu.translation.bits import CR0_PG, CR4_LA57, EFER_LMA, FRAME_MASK, GLA_VALID, IS_TRANSLATION
-from vmxemu.translation.ept import FAILED, ept_walk, page_class
-from vmxemu.translation.guest import NO_EPT, walk_guest
+from vmxemu.translation.bits import CR0_PG, EFER_LMA, FRAME_MASK
+from vmxemu.translation.closer import permitted_after_all
+from vmxemu.translation.ept import ept_walk, page_class
+from vmxemu.translation.ept_failure import FAILED
+from vmxemu.translation.finish import NO_EPT
 from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.layout import IMPLICIT_SUPERVISOR
+from vmxemu.translation.miss import cost, cost_of_walk, unpaged_word, walk_and_insert
 from vmxemu.translation.rights import (
     CLASS_SHIFT,
     GLOBAL,
-    GUEST_CLASS_SHIFT,
-    SUPERVISOR,
     page_offset,
     permissions,
     permitted,
     requirement,
-    rights_of,
     unpaged_requirement,
 )
 from vmxemu.translation.tlb import (
@@ -37,30 +34,26 @@ from vmxemu.translation.tlb import (
     find_second,
     guest_physical_space,
     insert,
-    insert_everywhere,
     linear_space,
-    stamp,
+    used,
 )
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-GP = exceptions.GP
-EVERYTHING = U(0xFFFFFFFFFFFFFFFF)
-
 
 @kernel
 def translate(m: "State", gla: int, access: int) -> int:
-    """Translate a linear address for an access (READ, WRITE or FETCH, perhaps | IMPLICIT_SUPERVISOR).
+    """Translate a linear address for an access (READ, WRITE or FETCH, perhaps | IMPLICIT_SUPERVISOR or | SHADOW_STACK).
 
-    DONE, #PF, #GP(0) for a non-canonical address (the caller turns it into #SS where that is due), EPT_VIOLATION or
-    EPT_MISCONFIG.
+    DONE, #PF, #GP(0) for a non-canonical address (the caller turns it into #SS where that is due), EPT_VIOLATION,
+    EPT_MISCONFIG, PML_FULL or SPP_EVENT; with `m.tlb.watch_frames`, POISON or RETIRED_FRAME.
     """
     address = truncate(m, gla, access)
     if m.r.cr[0] & CR0_PG == 0:
         if m.paging.ept_pointer == 0:
-            return _identity(m, address, unpaged_requirement(access), access)
-        return translate_in(m, address, access, 0, guest_physical_space(m), unpaged_requirement(access))
+            return _identity(m, address, unpaged_requirement(m, access), access)
+        return translate_in(m, address, access, 0, guest_physical_space(m), unpaged_requirement(m, access))
     return translate_in(m, address, access, current_pcid(m), linear_space(m), requirement(m, access))
 
 
@@ -81,8 +74,8 @@ def translate_in(m: "State", gla: int, access: int, pcid: int, space: int, requi
     group = access >> 1 & 1  # L1D or L1I
     slot = find(m, group, gla, pcid, space)
     if slot != MISS:
-        if permitted(m.tlb.values[slot].word, required):
-            stamp(m, slot)
+        if permitted(m.tlb.values[slot].word, required) or permitted_after_all(m, slot, gla, access, required):
+            used(m, slot)
             m.walk.references = 0
             m.walk.cycles = 0
             return _hit(m, slot, gla, access, required)
@@ -99,13 +92,13 @@ def translate_missed(m: "State", gla: int, access: int, pcid: int, space: int, r
     slot = find_second(m, gla, pcid, space)
     if slot != MISS:
         value = m.tlb.values[slot]
-        if permitted(value.word, required):
-            stamp(m, slot)
+        if permitted(value.word, required) or permitted_after_all(m, slot, gla, access, required):
+            used(m, slot)
             m.tlb.stlb_hits = m.tlb.stlb_hits + 1
             key_space = space | GLOBAL_TAG if value.word & GLOBAL != 0 else space
             insert(m, group, gla, pcid, key_space, value.word >> CLASS_SHIFT & 3, value.word, value.gpa)
             m.walk.references = 0
-            _cost(m, m.tlb.stlb_cycles)
+            cost(m, m.tlb.stlb_cycles)
             return _hit(m, slot, gla, access, required)
         drop(m, slot)
     return walk_and_insert(m, gla, access, pcid, space, required)
@@ -121,61 +114,9 @@ def _hit(m: "State", slot: int, gla: int, access: int, required: int) -> int:
     walk.gpa = value.gpa | offset
     walk.hpa = word & FRAME_MASK | offset
     walk.page_bytes = page_offset(word) + 1
-    walk.permissions = permissions(word, required, access)
+    walk.permissions = permissions(m, word, required, access)
+    walk.word = word
     return 0
-
-
-@apart
-def walk_and_insert(m: "State", gla: int, access: int, pcid: int, space: int, required: int) -> int:
-    """Walk, with results in `m.walk` and in the TLB."""
-    walk = m.walk
-    walk.gla = gla
-    walk.references = 0
-    m.tlb.walks = m.tlb.walks + 1
-    word = _walk(m, gla, access, required)
-    m.tlb.references = m.tlb.references + walk.references
-    _cost(m, m.tlb.walk_cycles + walk.references * m.tlb.reference_cycles)
-    if word & FAILED != 0:
-        m.tlb.faults = m.tlb.faults + 1
-        return word & ~FAILED
-    size = word >> CLASS_SHIFT & 3
-    offset = page_offset(word)
-    walk.hpa = word & FRAME_MASK | gla & offset
-    walk.page_bytes = offset + 1
-    walk.permissions = permissions(word, required, access)
-    key_space = space | GLOBAL_TAG if word & GLOBAL != 0 else space
-    insert_everywhere(m, access >> 1 & 1, gla, pcid, key_space, size, word, walk.gpa & ~offset)
-    return 0
-
-
-@inlined
-def _walk(m: "State", gla: int, access: int, required: int) -> int:
-    if m.r.cr[0] & CR0_PG != 0:
-        if m.r.efer & EFER_LMA != 0 and not is_canonical(m, gla):
-            return FAILED | fault_with(GP, 0)
-        return walk_guest(m, gla, access, required)
-    answer = ept_walk(m, m.paging.ept_pointer, gla, 1 << (access & 3), 0)
-    if answer & FAILED != 0:
-        m.walk.qualification = m.walk.qualification | GLA_VALID | IS_TRANSLATION
-        return answer
-    m.walk.gpa = gla
-    return _unpaged_word(answer)
-
-
-@inlined
-def _unpaged_word(answer: int) -> int:
-    """The TLB's word for a guest-physical page: everybody's, with the rights that EPT gives."""
-    size = page_class(answer)
-    low = ((1 << (size * 9 + 12)) - 1) & FRAME_MASK
-    everybody = rights_of(EVERYTHING, 0, 1, answer) | SUPERVISOR
-    return answer & FRAME_MASK & ~low | everybody | size << CLASS_SHIFT | size << GUEST_CLASS_SHIFT
-
-
-@inlined
-def is_canonical(m: "State", gla: int) -> bool:
-    """Whether the bits above the linear-address width repeat its highest bit."""
-    top = gla >> 56 if m.r.cr[4] & CR4_LA57 != 0 else gla >> 47
-    return top == 0 or top == (0xFF if m.r.cr[4] & CR4_LA57 != 0 else 0x1FFFF)
 
 
 @kernel
@@ -187,14 +128,9 @@ def _identity(m: "State", address: int, required: int, access: int) -> int:
     walk.page_bytes = 4096
     walk.references = 0
     walk.cycles = 0
-    walk.permissions = permissions(_unpaged_word(NO_EPT), required, access)
+    walk.word = unpaged_word(NO_EPT)
+    walk.permissions = permissions(m, walk.word, required, access)
     return 0
-
-
-@inlined
-def _cost(m: "State", cycles: int) -> None:
-    m.walk.cycles = cycles
-    m.walk.cycles_due = m.walk.cycles_due + cycles
 
 
 @kernel
@@ -202,19 +138,21 @@ def translate_guest_physical(m: "State", gpa: int, access: int) -> int:
     """Guest-physical to host-physical: through EPT if it is on (a walk each time), else the same. No linear address
     is involved.
     """
-    required = unpaged_requirement(access)
+    required = unpaged_requirement(m, access)
     if m.paging.ept_pointer == 0:
         return _identity(m, gpa, required, access)
     walk = m.walk
     walk.references = 0
+    walk.memory_cycles = 0
     walk.gla = 0
     answer = ept_walk(m, m.paging.ept_pointer, gpa, 1 << (access & 3), 0)
     m.tlb.references = m.tlb.references + walk.references
-    _cost(m, m.tlb.walk_cycles + walk.references * m.tlb.reference_cycles)
+    cost_of_walk(m)
     if answer & FAILED != 0:
         return answer & ~FAILED
     walk.gpa = gpa
     walk.hpa = answer & FRAME_MASK | gpa & 0xFFF
     walk.page_bytes = 1 << (page_class(answer) * 9 + 12)
-    walk.permissions = permissions(_unpaged_word(answer), required, access)
+    walk.word = unpaged_word(answer)
+    walk.permissions = permissions(m, walk.word, required, access)
     return 0

@@ -1,0 +1,102 @@
+"""What spares a walk some of its references: paging-structure caches, and nested TLBs for guest-physical addresses.
+
+SDM Vol. 3A, 'Paging-Structure Caches'; Vol. 3C, 'Information That May Be Cached'. A paging-structure cache of level n
+knows where the table is that an entry of level n refers to: with EPT on that is a combined mapping, and it spares the
+EPT walk of the table too. A nested TLB knows guest-physical mappings: of pages of the guest's tables, or of the pages
+that they map. All are arrays of the TLB's pool (translation.tlb): looked up, replaced and invalidated in the same way.
+"""
+
+from typing import TYPE_CHECKING
+
+from vmxemu.layout import u64 as U
+from vmxemu.translation.bits import EPT_USER_EXECUTE, EPT_WRITE, FRAME_MASK, RW, US, XD
+from vmxemu.translation.ept_failure import ASKED, WANT_SHADOW_STACK
+from vmxemu.translation.inline import apart, inlined
+from vmxemu.translation.journal import note
+from vmxemu.translation.layout import STEP_NESTED_TLB, STEP_WALK_CACHE
+from vmxemu.translation.tlb import MISS, find_in, guest_physical_space, place, used
+from vmxemu.translation.tlb_layout import TABLES
+
+if TYPE_CHECKING:
+    from vmxemu.state import State
+
+NOWHERE = U(1)  # no frame has this address
+CACHEABILITY = U(0x18)  # PWT and PCD
+STORE_READY, USER_EXECUTE = U(1 << 3), U(1 << 6)  # bits of an EPT walk's answer
+PAGE = U(12)
+
+
+@inlined
+def guest_rights(cached: int) -> int:
+    """What the cached entry, and those above it, and-ed, say: R/W and U/S; all other bits are 1."""
+    return cached | ~(RW | US)
+
+
+@inlined
+def table_executable(cached: int) -> int:
+    """The same or-ed: XD."""
+    return cached & XD
+
+
+@apart
+def find_table(m: "State", gla: int, levels: int, step: int) -> tuple[int, int, int, int]:
+    """The deepest table for a linear address that is known: its level, host-physical and guest-physical address, and
+    the cached entry that refers to it. NOWHERE in the second place, and `levels` in the first, if none is.
+    """
+    level = U(2)
+    while level <= levels:
+        number = TABLES + level
+        if m.tlb.arrays[number].ways != 0:
+            page = gla >> (level - 1) * step + PAGE
+            tag = page << PAGE | m.tlb.walk_pcid
+            slot = find_in(m, number, page, tag, m.tlb.walk_space)
+            if slot != MISS:
+                used(m, slot)
+                m.tlb.table_hits[level] = m.tlb.table_hits[level] + 1
+                value = m.tlb.values[slot]
+                if m.walk.recording != 0:
+                    note(m, STEP_WALK_CACHE, level, level, value.gpa, value.word & FRAME_MASK, value.word, U(0))
+                return level - 1, value.word & FRAME_MASK, value.gpa, value.word
+        level = level + 1
+    return levels, NOWHERE, U(0), U(0)
+
+
+@apart
+def keep_table(
+    m: "State", gla: int, level: int, step: int, hpa: int, gpa: int, both: int, either: int, entry: int
+) -> None:
+    """Remember the table that an entry of `level` refers to. `both`, `either`: this entry and those above it."""
+    number = TABLES + level
+    if m.tlb.arrays[number].ways == 0:
+        return
+    page = gla >> (level - 1) * step + PAGE
+    word = hpa | both & (RW | US) | either & XD | entry & CACHEABILITY
+    place(m, number, page, page << PAGE | m.tlb.walk_pcid, m.tlb.walk_space, word, gpa)
+
+
+@apart
+def find_nested(m: "State", number: int, gpa: int, guest_level: int, want: int) -> int:
+    """The answer of an EPT walk (translation.ept) for this guest-physical address, if it is known and permits the access;
+    else NOWHERE.
+    """
+    page = gpa >> PAGE
+    slot = find_in(m, number, page, page << PAGE, guest_physical_space(m))
+    if slot == MISS or want & WANT_SHADOW_STACK != 0:
+        return NOWHERE
+    answer = m.tlb.values[slot].word
+    permitted = answer & ASKED | (answer & USER_EXECUTE) << 4
+    asked = want & (ASKED | EPT_USER_EXECUTE)
+    if permitted & asked != asked or (want & EPT_WRITE != 0 and answer & STORE_READY == 0):
+        return NOWHERE
+    used(m, slot)
+    m.tlb.nested_hits = m.tlb.nested_hits + 1
+    if m.walk.recording != 0:
+        note(m, STEP_NESTED_TLB, U(0), guest_level, gpa, answer & FRAME_MASK, answer, U(0))
+    return answer
+
+
+@apart
+def keep_nested(m: "State", number: int, gpa: int, answer: int) -> None:
+    """Remember an EPT walk's answer."""
+    page = gpa >> PAGE
+    place(m, number, page, page << PAGE, guest_physical_space(m), answer, gpa >> PAGE << PAGE)
