@@ -114,9 +114,7 @@ def gaps_left(printed: Printed, reference: dict[int, str], kind: str) -> list[tu
     return left
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the engine reads first: #PF without W, violations told as reads, flags set by the read"
-)
+@pytest.mark.xfail(strict=True, reason="the engine reads first: #PF without W, violations told as reads, flags set by the read")
 def test_read_modify_write_is_a_write(printed: Printed, reference: dict[int, str]) -> None:
     left = gaps_left(printed, reference, "M")
     assert not left, report(left)
