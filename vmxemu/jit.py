@@ -59,7 +59,11 @@ class Kernel:
         self.__doc__, self.__name__, self.__module__ = function.__doc__, function.__name__, function.__module__
 
     def __call__(self, *arguments: Any) -> Any:
-        return self.compiled(*[np.uint64(a) if type(a) in (int, bool) else a for a in arguments])
+        values = [np.uint64(a) if type(a) in (int, bool) else a for a in arguments]
+        if JIT_ON and not self.compiled.overloads:
+            with whole_program.whole_program():
+                return self.compiled(*values)
+        return self.compiled(*values)
 
     @property
     def _numba_type_(self) -> Any:

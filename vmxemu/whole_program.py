@@ -120,10 +120,17 @@ _ordinary_executable = CPUContext.get_executable
 
 
 def _executable(self: Any, library: Any, fndesc: Any, env: Any) -> Any:
-    """Kernels inside a program are never called from Python: their entry in the dispatcher's table only has to be their own."""
-    if isinstance(library, ProgramLibrary) and library.waiting:
+    """Kernels inside a program are never called from Python: their entry in the dispatcher's table only has to be their own.
+    The entry point is: asking for its address makes the machine code.
+    """
+    if isinstance(library, ProgramLibrary) and library.waiting and not _has_wrapper(library, fndesc):
         return _dynfunc.make_function(fndesc.lookup_module(), fndesc.qualname, "", NEVER_CALLED, env, (library,))
     return _ordinary_executable(self, library, fndesc, env)
+
+
+def _has_wrapper(library: ProgramLibrary, fndesc: Any) -> bool:
+    """Whether Python can call the function: kernels inside a program are compiled without a wrapper."""
+    return any(function.name == fndesc.llvm_cpython_wrapper_name for function in library._final_module.functions)
 
 
 CPUContext.get_executable = _executable

@@ -128,6 +128,24 @@ def _take(m: "State", lane: int, group: int, gla: int, pcid: int, space: int) ->
 
 
 @kernel
+def translate_in_full(
+    m: "State", glas: Any, access: int, hpas_out: Any, status_out: Any, permissions: Any, references: Any, cycles: Any
+) -> int:
+    """The same, one by one, with all that is known of each: PERMIT_* (0 where it failed), references, cycles."""
+    succeeded = access ^ access
+    for i in range(len(glas)):
+        outcome = translate(m, glas[i], access)
+        done = outcome == 0
+        status_out[i] = outcome
+        hpas_out[i] = m.walk.hpa if done else 0
+        permissions[i] = m.walk.permissions if done else 0
+        references[i] = m.walk.references
+        cycles[i] = m.walk.cycles
+        succeeded = succeeded + (1 if done else 0)
+    return succeeded
+
+
+@kernel
 def _one_by_one(m: "State", glas: Any, access: int, hpas_out: Any, status_out: Any) -> int:
     succeeded = access ^ access
     for i in range(len(glas)):

@@ -24,6 +24,8 @@ EFER_LMA = U(1 << 10)
 EFER_NXE = U(1 << 11)
 RFLAGS_AC = U(1 << 18)
 PCID_MASK = U(0xFFF)
+MTRR_ENABLE, MTRR_FIXED_ENABLE = U(1 << 11), U(1 << 10)  # of IA32_MTRR_DEF_TYPE
+MTRR_MASK_VALID = U(1 << 11)  # of a variable range's mask
 
 # Guest paging-structure entries
 P = U(1)

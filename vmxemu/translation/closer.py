@@ -10,6 +10,7 @@ from vmxemu.translation.inline import apart
 from vmxemu.translation.journal import note
 from vmxemu.translation.layout import SHADOW_STACK, STEP_STLB, STEP_TLB
 from vmxemu.translation.rights import LOOK_CLOSER, key_denies, page_permits
+from vmxemu.translation.stale import check_hit
 from vmxemu.translation.tlb_layout import STLB
 
 if TYPE_CHECKING:
@@ -28,4 +29,6 @@ def permitted_after_all(m: "State", slot: int, gla: int, access: int, required: 
         kind = STEP_TLB if slot < m.tlb.arrays[STLB * 3].first else STEP_STLB
         m.walk.gla = gla
         note(m, kind, U(0), U(0), value.gpa, value.word & FRAME_MASK, value.word, U(0))
+    if m.tlb.checking != 0:
+        check_hit(m, slot, gla, access, required)
     return True

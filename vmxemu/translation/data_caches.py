@@ -1,20 +1,21 @@
 """What a reference of a walk costs: the latency of the nearest data cache that holds its line.
 
 The caches are those of the CPU profile, physically indexed, inclusive on the way in, least recently used first out.
-They see the walks' references only: the lines of data that compete with them are not modelled.
+They see the walks' references only: the lines of data that compete with them are not modelled. A set is sixteen 32-bit
+line numbers + 1 (0: empty), the most recent one first.
 """
 
 from typing import TYPE_CHECKING
 
-from vmxemu.jit import kernel, load64, store64
 from vmxemu.layout import u64 as U
 from vmxemu.translation.inline import apart
+from vmxemu.translation.lanes import touch_line
 
 if TYPE_CHECKING:
     from vmxemu.state import State
-    from vmxemu.translation.tlb_layout import DataCache
 
 LEVELS = U(3)
+SET_SHIFT = U(6)  # log2 of the bytes that a set's line numbers take
 UNCACHEABLE, WRITE_COMBINING = U(0), U(1)
 
 
@@ -25,27 +26,11 @@ def reference_cycles(m: "State", hpa: int, memory_type: int) -> int:
     if memory_type <= WRITE_COMBINING:
         caches.uncached = caches.uncached + 1
         return caches.memory_cycles
-    tag = (hpa >> 6) + 1  # 0 is an empty way
+    line = hpa >> 6
     for number in range(LEVELS):
         cache = caches.level[number]
-        if cache.ways != 0 and _touch(cache, tag):
+        if cache.ways != 0 and touch_line(cache.tags + ((line & cache.set_mask) << SET_SHIFT), line + 1, cache.ways) != 0:
             cache.hits = cache.hits + 1
             return cache.cycles
     caches.misses = caches.misses + 1
     return caches.memory_cycles
-
-
-@kernel
-def _touch(cache: "DataCache", tag: int) -> bool:
-    """Bring a line to the front of its set, the others one place back; whether it was there."""
-    at = cache.tags + ((tag - 1 & cache.set_mask) * cache.ways << 3)
-    end = at + (cache.ways << 3)
-    previous = tag
-    while at < end:
-        current = load64(at)
-        store64(at, previous)
-        if current == tag:
-            return True
-        previous = current
-        at = at + 8
-    return False

@@ -5,17 +5,12 @@ bit 3 set if a store needs no dirty flag any more, 5:4 the page-size class (4K, 
 linear addresses, 9:7 memory type, 10 ignore PAT. Bit 63 set says that it failed: the rest is the outcome.
 """
 
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from vmxemu.jit import kernel, load64
 from vmxemu.layout import u64 as U
-from vmxemu.memory.physical import read64
 from vmxemu.translation.bits import (
     ADDRESS_MASK,
-    CAP_1G,
-    CAP_2M,
     CAP_EXECUTE_ONLY,
     EPT_A,
     EPT_D,
@@ -40,6 +35,19 @@ from vmxemu.translation.ept_failure import (
     violation,
 )
 from vmxemu.translation.ept_flags import set_ept_flags
+from vmxemu.translation.ept_page import (
+    ANSWER_USER_EXECUTE_SHIFT,
+    BAD_MEMORY_TYPES,
+    EVERYTHING,
+    NO_TABLE_AT_ALL,
+    NOT_A_TABLE,
+    SIZE_OF_SHIFT,
+    STORE_READY,
+    bad_large_page,
+    read_entry,
+    reserved_bits,
+)
+from vmxemu.translation.ept_tables import NOT_FROM_HERE, keep_ept_tables, walk_below
 from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.journal import note
 from vmxemu.translation.layout import EPT_MODE_BASED_EXECUTE, STEP_EPT
@@ -48,14 +56,7 @@ from vmxemu.translation.subpages import eligible_for_subpages, subpage_outcome
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-STORE_READY = U(1 << 3)
-ANSWER_USER_EXECUTE_SHIFT, ANSWER_TYPE_SHIFT = U(6), U(7)
-BAD_MEMORY_TYPES = U(0b10001100)  # 2, 3 and 7 are reserved
 ONE_LEVEL, TWO_LEVELS, THREE_LEVELS = U(9), U(18), U(27)  # shifts: 9 * level
-NO_TABLE_AT_ALL = U(0xF8)
-NOT_A_TABLE = U(0x78)  # bits 6:3 of an entry that references a table are reserved; so is 7 where there is no large page
-EVERYTHING = U(0xFFFFFFFFFFFFFFFF)
-SIZE_OF_SHIFT: Any = np.array([(shift // 9 - 1 & 3) << 4 for shift in range(64)], dtype=np.uint64)
 
 
 @inlined
@@ -68,24 +69,6 @@ def plain_ram(m: "State") -> int:
         return U(0)
     memory = m.memory
     return memory.tseg_base if memory.tseg_bytes != 0 and memory.tseg_base < memory.low_bytes else memory.low_bytes
-
-
-@inlined
-def reserved_bits(m: "State") -> int:
-    """Address bits of an entry above the physical-address width."""
-    return ADDRESS_MASK & EVERYTHING << m.cpu.physical_bits
-
-
-@inlined
-def read_entry(m: "State", hpa: int, ram: int, plain: int) -> int:
-    """An 8-byte entry; all ones where there is no memory."""
-    return load64(ram + hpa) if hpa < plain else read_elsewhere(m, hpa)
-
-
-@apart
-def read_elsewhere(m: "State", hpa: int) -> int:
-    """An entry above 4 GiB, in ROM, in SMRAM or nowhere."""
-    return read64(m, hpa)
 
 
 @kernel
@@ -110,6 +93,10 @@ def walk_from(
     This is the straight way through a 4-level EPT in plain RAM for a permitted access that needs no flag set. It has
     no effects before the end, so that it can leave to `careful_walk` wherever something is out of the ordinary.
     """
+    if m.tlb.ept_tables_on != 0:
+        short = walk_below(m, eptp, gpa, want, guest_level, ram, plain, reserved)
+        if short != NOT_FROM_HERE:
+            return short & 0, (short & FRAME_MASK) | (gpa & 0xFFF), short & 0xFFF
     first = eptp & FRAME_MASK | gpa >> 36 & 0xFF8
     if first >= plain or gpa >> 48 != 0 or eptp & EPTP_LENGTH != EPTP_LENGTH_4 or want & WANT_SHADOW_STACK != 0:
         return _rather_carefully(m, eptp, gpa, want, guest_level, ram, plain)
@@ -148,12 +135,14 @@ def walk_from(
         or tables & NO_TABLE_AT_ALL != 0
     ):
         return _rather_carefully(m, eptp, gpa, want, guest_level, ram, plain)
-    if BAD_MEMORY_TYPES >> (entry >> 3 & 7) & 1 != 0 or (shift != ONE_LEVEL and _bad_large_page(m, entry, shift)):
+    if BAD_MEMORY_TYPES >> (entry >> 3 & 7) & 1 != 0 or (shift != ONE_LEVEL and bad_large_page(m, entry, shift)):
         return _rather_carefully(m, eptp, gpa, want, guest_level, ram, plain)
     m.walk.references = m.walk.references + read
     m.tlb.ept_walks[guest_level * 64 + shift] = m.tlb.ept_walks[guest_level * 64 + shift] + 1
     if m.caches.on != 0:
         _charge(m, eptp, read, first, second, third, fourth)
+    if m.tlb.ept_tables_on != 0:
+        keep_ept_tables(m, eptp, gpa, shift)
     ready = STORE_READY if eptp & EPTP_AD == 0 else entry >> 6 & STORE_READY
     page = EVERYTHING << (shift + 3)
     hpa = (entry & (ADDRESS_MASK & page)) | (gpa & ~page)
@@ -212,7 +201,7 @@ def careful_walk(m: "State", eptp: int, gpa: int, want: int, guest_level: int, r
         table = entry & FRAME_MASK
         shift = shift - 9
     _count(m, guest_level, top, shift)
-    if BAD_MEMORY_TYPES >> (entry >> 3 & 7) & 1 != 0 or (shift != 9 and _bad_large_page(m, entry, shift)):
+    if BAD_MEMORY_TYPES >> (entry >> 3 & 7) & 1 != 0 or (shift != 9 and bad_large_page(m, entry, shift)):
         return misconfiguration(m, gpa)
     if not _permits(both, tables, entry, want):
         if not eligible_for_subpages(m, want, both, entry, shift):
@@ -228,6 +217,8 @@ def careful_walk(m: "State", eptp: int, gpa: int, want: int, guest_level: int, r
                 return outcome
             entry = entry | EPT_D if want & EPT_WRITE != 0 else entry
         ready = entry >> 6 & STORE_READY
+    if m.tlb.ept_tables_on != 0:
+        keep_ept_tables(m, eptp, gpa, shift)
     offset = ((1 << (shift + 3)) - 1) & FRAME_MASK
     size: int = SIZE_OF_SHIFT[shift]
     user_execute = (both & EPT_USER_EXECUTE) >> (10 - ANSWER_USER_EXECUTE_SHIFT)
@@ -263,12 +254,6 @@ def _needs_read(m: "State", entry: int) -> bool:
 
 
 @inlined
-def page_class(answer: int) -> int:
-    """Page-size class of a walk's answer."""
-    return answer >> 4 & 3
-
-
-@inlined
 def _count(m: "State", guest_level: int, top: int, shift: int) -> None:
     """Count the references from the level of `top` to that of `shift`; the histogram's last column is the shift
     itself.
@@ -277,13 +262,3 @@ def _count(m: "State", guest_level: int, top: int, shift: int) -> None:
     if m.tlb.probing == 0:
         index = guest_level * 64 + shift
         m.tlb.ept_walks[index] = m.tlb.ept_walks[index] + 1
-
-
-@apart
-def _bad_large_page(m: "State", entry: int, shift: int) -> bool:
-    """Whether an entry that claims to map a 2M or 1G page is misconfigured: no such page, or address bits below its
-    size.
-    """
-    needed = CAP_2M if shift == 18 else CAP_1G
-    low = ((1 << (shift + 3)) - 1) & FRAME_MASK
-    return shift > 27 or m.cpu.vmx_msr[EPT_VPID_CAP] & needed == 0 or entry & low != 0

@@ -39,14 +39,9 @@ from vmxemu.translation.bits import (
     D,
     G,
 )
-from vmxemu.translation.ept import (
-    ANSWER_TYPE_SHIFT,
-    ANSWER_USER_EXECUTE_SHIFT,
-    STORE_READY,
-    ept_walk,
-    page_class,
-)
+from vmxemu.translation.ept import ept_walk
 from vmxemu.translation.ept_failure import FAILED, VIOLATION, WANT_LINEAR, WANT_SHADOW_STACK
+from vmxemu.translation.ept_page import ANSWER_TYPE_SHIFT, ANSWER_USER_EXECUTE_SHIFT, STORE_READY, page_class
 from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.journal import note
 from vmxemu.translation.layout import EPT_MODE_BASED_EXECUTE, FETCH, SHADOW_STACK, STEP_FLAGS, WRITE

@@ -8,7 +8,7 @@ import numpy as np
 
 from vmxemu.isa.cpus import CpuProfile
 from vmxemu.translation.tlb import NEVER_VICTIM
-from vmxemu.translation.tlb_layout import ARRAYS, CAPACITY, NESTED_PAGES, NESTED_TABLES, TABLES
+from vmxemu.translation.tlb_layout import ARRAYS, CAPACITY, EPT_TABLES, NESTED_PAGES, NESTED_TABLES, TABLES
 
 GROUPS = ("l1d", "l1i", "stlb")
 CLASSES = ("4k", "2m", "1g")
@@ -16,10 +16,12 @@ GROUP_OF = {"dtlb": "l1d", "itlb": "l1i", "stlb": "stlb"}
 # The arrays' names by number: those of TLBs, then those of walk caches.
 NAMES = {group * 3 + size: f"{GROUPS[group]}_{CLASSES[size]}" for group in range(3) for size in range(3)} | {
     int(TABLES) + 2: "pd", int(TABLES) + 3: "pdpt", int(TABLES) + 4: "pml4", int(TABLES) + 5: "pml5",
-    int(NESTED_TABLES): "nested", int(NESTED_PAGES): "nested_pages",
+    int(EPT_TABLES) + 2: "ept_pd", int(EPT_TABLES) + 3: "ept_pdpt", int(EPT_TABLES) + 4: "ept_pml4",
+    int(EPT_TABLES) + 5: "ept_pml5", int(NESTED_TABLES): "nested", int(NESTED_PAGES): "nested_pages",
 }  # fmt: skip
 PAGE_ARRAYS = 9
 LINE_BYTES = 64
+SET_WAYS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,8 @@ class Geometry:
     `arrays` maps "l1d_4k", "l1d_2m", "l1d_1g", "l1i_4k", ..., "stlb_4k", "stlb_2m", "stlb_1g" to (entries, ways); an
     absent one, or one of 0 entries, keeps its pages in the next smaller size. "stlb_2m" shares the entries of
     "stlb_4k" if `shared_stlb`. Sets must be a power of two. `stlb_hash_bits` n > 0: set = page ^ page >> n.
-    `walk_caches` maps "pd", "pdpt", "pml4", "pml5" (paging-structure caches by the entry that they hold), "nested"
+    `walk_caches` maps "pd", "pdpt", "pml4", "pml5" (paging-structure caches by the entry that they hold), "ept_pd",
+    "ept_pdpt", "ept_pml4", "ept_pml5" (those of EPT), "nested"
     (guest-physical addresses of the guest's tables) and "nested_pages" (those of pages) to entries; they are fully
     associative. `data_caches`: what a walk's reference costs, with `memory_cycles` beyond them; none: each costs
     `reference_cycles`. `tree_plru`: replacement by a tree of bits per set, else the least recently used entry.
@@ -120,6 +123,7 @@ def install(m: Any, geometry: Geometry) -> list[Any]:
     tlb.hints.numpy[:] = tlb.large_hints.numpy[:] = CAPACITY - 1
     tlb.tree_plru = int(geometry.tree_plru)
     tlb.tables_on = int(any(tlb.arrays[int(TABLES) + level].ways for level in range(2, 6)))
+    tlb.ept_tables_on = int(any(tlb.arrays[int(EPT_TABLES) + level].ways for level in range(2, 6)))
     tlb.nested_on, tlb.nested_pages_on = (int(tlb.arrays[int(n)].ways > 0) for n in (NESTED_TABLES, NESTED_PAGES))
     tlb.stlb_cycles, tlb.walk_cycles = geometry.stlb_cycles, geometry.walk_cycles
     tlb.reference_cycles = geometry.reference_cycles
@@ -161,7 +165,10 @@ def _install_data_caches(caches: Any, geometry: Geometry) -> list[Any]:
         if number < len(geometry.data_caches):
             cache = geometry.data_caches[number]
             sets = 1 << (cache.size_bytes // (cache.ways * LINE_BYTES)).bit_length() - 1
-            lines = np.zeros(sets * cache.ways, np.uint64)
+            if cache.ways > SET_WAYS:
+                raise ValueError(f"a data cache of {cache.ways} ways, {SET_WAYS} is the most")
+            lines = np.zeros((sets + 1) * SET_WAYS, np.uint32)
             kept.append(lines)
+            lines = lines[-int(lines.ctypes.data) % LINE_BYTES // 4 :]
             level.tags, level.ways, level.set_mask, level.cycles = lines.ctypes.data, cache.ways, sets - 1, cache.cycles
     return kept

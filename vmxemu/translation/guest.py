@@ -27,7 +27,8 @@ from vmxemu.translation.bits import (
     P,
 )
 from vmxemu.translation.data_caches import reference_cycles
-from vmxemu.translation.ept import plain_ram, read_entry, reserved_bits, walk_from
+from vmxemu.translation.ept import plain_ram, walk_from
+from vmxemu.translation.ept_page import read_entry, reserved_bits
 from vmxemu.translation.finish import NINE, TEN, finish, page_fault
 from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.journal import note

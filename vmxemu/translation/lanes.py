@@ -150,6 +150,28 @@ def _make_matching(builder: Any, address: Any, byte: Any) -> Any:
     return builder.zext(builder.bitcast(equal, ir.IntType(16)), WORD)
 
 
+def _make_touch(builder: Any, address: Any, tag: Any, ways: Any) -> Any:
+    lane, index = ir.IntType(32), ir.VectorType(ir.IntType(32), 16)
+    place = builder.inttoptr(address, index.as_pointer())
+    old = builder.load(place, align=4)
+    zeros = ir.Constant(index, [0] * 16)
+
+    def spread(number: Any) -> Any:
+        one = builder.insert_element(
+            ir.Constant(index, ir.Undefined), builder.trunc(number, lane), ir.Constant(ir.IntType(32), 0)
+        )
+        return builder.shuffle_vector(one, ir.Constant(index, ir.Undefined), zeros)
+
+    wanted = spread(tag)
+    bits = builder.zext(builder.bitcast(builder.icmp_unsigned("==", old, wanted), ir.IntType(16)), WORD)
+    beyond = builder.shl(ir.Constant(WORD, 1), builder.sub(ways, ir.Constant(WORD, 1)))
+    where = _make_lowest(builder, builder.or_(bits, beyond))
+    moved = builder.shuffle_vector(old, wanted, ir.Constant(index, [16, *range(15)]))
+    numbers = ir.Constant(index, list(range(16)))
+    builder.store(builder.select(builder.icmp_unsigned("<=", numbers, spread(where)), moved, old), place, align=4)
+    return builder.zext(builder.icmp_unsigned("!=", bits, ir.Constant(WORD, 0)), WORD)
+
+
 def _make_lowest(builder: Any, number: Any) -> Any:
     kind = ir.FunctionType(WORD, [WORD, ir.IntType(1)])
     count = builder.module.declare_intrinsic("llvm.cttz", [WORD], kind)
@@ -181,6 +203,15 @@ def _plain_matching(address: int, byte: int) -> int:
     return U(sum(1 << i for i in range(16) if equal[i]))
 
 
+def _plain_touch(address: int, tag: int, ways: int) -> int:
+    lines = _memory_of(address, 16, np.uint32)
+    found = [i for i in range(16) if lines[i] == int(tag) & 0xFFFFFFFF]
+    end = min(found[0] if found else 15, int(ways) - 1)
+    lines[1 : end + 1] = lines[:end].copy()
+    lines[0] = int(tag) & 0xFFFFFFFF
+    return U(bool(found))
+
+
 def _plain_lowest(number: int) -> int:
     return U((int(number) & -int(number)).bit_length() - 1 if number else 64)
 
@@ -196,6 +227,7 @@ if TYPE_CHECKING:
     def equal(a: Lanes, b: Any) -> Lanes: ...
     def below(a: Lanes, b: Any) -> Lanes: ...
     def choose(mask: Lanes, a: Lanes, b: Lanes) -> Lanes: ...
+    def touch_line(address: int, tag: int, ways: int) -> int: ...
     def matching_bytes(address: int, byte: int) -> int: ...
     def lowest_bit(number: int) -> int: ...
 elif JIT_ON:
@@ -210,6 +242,9 @@ elif JIT_ON:
     choose = _compiled(3, LANES_TYPE, _make_choose)
     # which of the 16 bytes at an address equal `byte`: bit n = byte n
     matching_bytes = _compiled(2, types.uint64, _make_matching)
+    # bring a 32-bit number to the front of the 16 at an address, those before it (or before the place `ways`) one back: 1
+    # if it was among them
+    touch_line = _compiled(3, types.uint64, _make_touch)
     lowest_bit = _compiled(1, types.uint64, _make_lowest)  # number of the lowest bit set; 64 for 0
 else:
     spread = lambda number: np.full(COUNT, number, np.uint64)  # noqa: E731
@@ -220,5 +255,6 @@ else:
     equal = lambda a, b: _as_mask(a == b)  # noqa: E731
     below = lambda a, b: _as_mask(a < b)  # noqa: E731
     choose = np.where
+    touch_line = _plain_touch
     matching_bytes = _plain_matching
     lowest_bit = _plain_lowest

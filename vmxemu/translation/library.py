@@ -7,27 +7,35 @@ guest = walker.new_guest_tables(ept)
 guest.map(0x40_0000, 0x10_0000, count=16)
 walker.use(guest, ept)
 walker.translate(0x40_0123)           # Translation(outcome=0, gpa=0x100123, hpa=0x100123, references=19, ...)
-walker.translate_many(addresses)      # (hpas, outcomes)
+walker.translate_many(addresses)      # (hpas, outcomes), as fast as it gets
+walker.translate_in_full(addresses)   # Translations(hpas, outcomes, permissions, references, cycles)
+
+`Walker(geometry="skylake-sp")` has the TLBs, walk caches and data caches of a CPU profile; `NO_TLB` has none.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vmxemu.cpu.layout import HF_CS64, Registers
+from vmxemu.isa import cpus, memory_types
 from vmxemu.layout import Record
+from vmxemu.memory.reservation import reserve
 from vmxemu.state import State
 from vmxemu.translation import bits
-from vmxemu.translation.batch import translate_many
-from vmxemu.translation.geometry import SKYLAKE_SP, Geometry, install
+from vmxemu.translation.batch import translate_in_full, translate_many
+from vmxemu.translation.geometry import SKYLAKE_SP, Geometry, geometry_of, install
 from vmxemu.translation.invalidate import invalidate_all
 from vmxemu.translation.layout import READ
+from vmxemu.translation.memory_type import memory_type
+from vmxemu.translation.rights import KEY_SHIFT
 from vmxemu.translation.translate import translate
 
 Addresses = np.ndarray[Any, np.dtype[np.uint64]]
 PAGE_4K, PAGE_2M, PAGE_1G = 1 << 12, 1 << 21, 1 << 30
-WRITE_BACK = 6
+WRITE_BACK = memory_types.NUMBERS["WB"]
+PAT_AT_RESET = 0x0007_0406_0007_0406  # SDM Vol. 3A, 'IA32_PAT MSR'
 GUEST_DEFAULT = int(bits.P | bits.RW | bits.US)
 EPT_DEFAULT = int(bits.EPT_READ | bits.EPT_WRITE | bits.EPT_EXECUTE)
 
@@ -44,16 +52,29 @@ class Translation:
     qualification: int
     references: int
     cycles: int
+    memory_type: str | None
+    key: int | None
+
+
+class Translations(NamedTuple):
+    """Many translations: arrays of 64-bit addresses (0 where one failed) and outcomes, PERMIT_*, references, cycles."""
+
+    hpas: Addresses
+    outcomes: Addresses
+    permissions: "np.ndarray[Any, np.dtype[np.uint8]]"
+    references: "np.ndarray[Any, np.dtype[np.uint16]]"
+    cycles: "np.ndarray[Any, np.dtype[np.uint32]]"
 
 
 class Walker:
     """A processor's translation with RAM of its own, in 64-bit mode with CPL 0, paging off and EPT off until `use`."""
 
-    def __init__(self, ram_bytes: int = 16 << 20, geometry: Geometry = SKYLAKE_SP, physical_bits: int = 46) -> None:
-        self.ram = np.zeros(ram_bytes + 4096, np.uint8)
-        shift = -int(self.ram.ctypes.data) % 4096
-        self.ram = self.ram[shift : shift + ram_bytes]
-        self._frames = np.zeros(ram_bytes >> 12, np.uint8)
+    def __init__(
+        self, ram_bytes: int = 16 << 20, geometry: Geometry | str = SKYLAKE_SP, physical_bits: int = 46
+    ) -> None:
+        """`geometry`: sizes, or the name of a CPU profile. RAM costs nothing until it is touched."""
+        self.ram = reserve(ram_bytes)
+        self._frames = reserve(max(ram_bytes >> 12, 1))
         self._registers = Record(Registers)
         self.m: Any = Record(State)
         self.m.r = self._registers.address
@@ -64,7 +85,10 @@ class Walker:
         self.m.r.mode = HF_CS64
         self.m.r.efer = bits.EFER_LMA | bits.EFER_NXE
         self.m.r.cr[4] = bits.CR4_PAE
-        self._cache_lines = install(self.m, geometry)
+        self.m.r.pat = PAT_AT_RESET
+        self.m.cpu.mtrr_def_type = bits.MTRR_ENABLE | WRITE_BACK
+        sizes = geometry_of(cpus.load(geometry)) if isinstance(geometry, str) else geometry
+        self._cache_lines = install(self.m, sizes)
         self._next_frame = ram_bytes
 
     def new_frame(self) -> int:
@@ -101,6 +125,7 @@ class Walker:
         """Translate one address."""
         outcome = int(translate(self.m, gla, access))
         walk = self.m.walk
+        word = int(walk.word)
         return Translation(
             outcome,
             int(walk.gpa) if outcome == 0 else None,
@@ -110,6 +135,8 @@ class Walker:
             int(walk.qualification),
             int(walk.references),
             int(walk.cycles),
+            memory_types.NAMES[int(memory_type(self.m))] if outcome == 0 else None,
+            word >> int(KEY_SHIFT) & 15 if outcome == 0 else None,
         )
 
     def translate_many(self, glas: Addresses, access: int = int(READ)) -> tuple[Addresses, Addresses]:
@@ -118,6 +145,20 @@ class Walker:
         hpas, outcomes = np.zeros_like(glas), np.zeros_like(glas)
         translate_many(self.m, glas, access, hpas, outcomes)
         return hpas, outcomes
+
+    def translate_in_full(self, glas: Addresses, access: int = int(READ)) -> Translations:
+        """The same with permissions, references and cycles of each."""
+        glas = np.ascontiguousarray(glas, np.uint64)
+        count = len(glas)
+        found = Translations(
+            np.zeros_like(glas),
+            np.zeros_like(glas),
+            np.zeros(count, np.uint8),
+            np.zeros(count, np.uint16),
+            np.zeros(count, np.uint32),
+        )
+        translate_in_full(self.m, glas, access, *found)
+        return found
 
     def read64(self, hpa: int) -> int:
         """Eight bytes of RAM."""
@@ -131,11 +172,12 @@ class Walker:
         """References since `reset_counters` by guest level (row; 0 = the page itself) and EPT level (column; 0 = the
         guest's entry).
         """
-        depth = self.m.tlb.ept_walks.numpy.reshape(8, 64)[:6, ::9].astype(np.int64)
+        walks_of_ept = self.m.tlb.ept_walks.numpy.reshape(8, 64)[:6].astype(np.int64)
         levels = int(self.m.paging.ept_pointer >> 3 & 7) + 1
         matrix = np.zeros((6, 6), np.int64)
-        for level in range(1, levels + 1):
-            matrix[:, level] = depth[:, 1 : level + 1].sum(axis=1)
+        for last in range(1, levels + 1):
+            for first in range(levels + 1):  # 0: the top
+                matrix[:, last : (first or levels) + 1] += walks_of_ept[:, 9 * last + first, np.newaxis]
         walks = self.m.tlb.guest_walks.numpy.reshape(8, 8)
         for level in range(1, 6):
             matrix[level, 0] = walks[level:, : level + 1].sum()
@@ -145,6 +187,8 @@ class Walker:
         """Set the TLB's counters to zero; what it holds stays."""
         tlb = self.m.tlb
         tlb.stlb_hits = tlb.walks = tlb.references = tlb.faults = tlb.invalidations = 0
+        tlb.walk_clock = tlb.nested_hits = 0
+        tlb.table_hits.numpy[:] = tlb.ept_table_hits.numpy[:] = 0
         tlb.ept_walks.numpy[:] = 0
         tlb.guest_walks.numpy[:] = 0
 

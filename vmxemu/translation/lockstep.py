@@ -33,7 +33,8 @@ from vmxemu.translation.bits import (
     G,
     P,
 )
-from vmxemu.translation.ept import BAD_MEMORY_TYPES, NO_TABLE_AT_ALL, STORE_READY, plain_ram, reserved_bits
+from vmxemu.translation.ept import plain_ram
+from vmxemu.translation.ept_page import BAD_MEMORY_TYPES, NO_TABLE_AT_ALL, STORE_READY, reserved_bits
 from vmxemu.translation.finish import NO_EPT, READ_OR_WRITE
 from vmxemu.translation.guest import ABOVE_PAT
 from vmxemu.translation.inline import apart, inlined
@@ -58,7 +59,8 @@ EVERYTHING = U(0xFFFFFFFFFFFFFFFF)
 def lockstep_possible(m: "State") -> bool:
     """Whether the present modes are those that `walk_ahead` knows."""
     eptp, cr3, tlb = m.paging.ept_pointer, m.r.cr[3], m.tlb
-    if tlb.tables_on | tlb.nested_on | tlb.nested_pages_on | tlb.watch_frames | m.caches.on | m.walk.recording != 0:
+    helped = tlb.tables_on | tlb.ept_tables_on | tlb.nested_on | tlb.nested_pages_on
+    if helped | tlb.watch_frames | m.caches.on | m.walk.recording != 0:
         return False
     if m.paging.ept_extensions & EPT_MODE_BASED_EXECUTE != 0:
         return False

@@ -7,7 +7,7 @@ import numpy as np
 from vmxemu.isa import memory_types
 from vmxemu.jit import kernel
 from vmxemu.layout import u64 as U
-from vmxemu.translation.bits import CR0_CD, CR0_PG, FRAME_MASK
+from vmxemu.translation.bits import CR0_CD, CR0_PG, FRAME_MASK, MTRR_ENABLE, MTRR_FIXED_ENABLE, MTRR_MASK_VALID
 from vmxemu.translation.inline import apart
 from vmxemu.translation.rights import EPT_TYPE_SHIFT, IGNORE_PAT, PAT_SHIFT
 
@@ -20,8 +20,6 @@ UNCACHEABLE, WRITE_THROUGH, WRITE_BACK, UNCACHED = (
 # index: type of the region (MTRR or EPT) * 8 + type of PAT
 COMBINED = np.array(memory_types.combined(), dtype=np.uint64)
 NO_EPT_TYPE = U(7)  # in a word: there is no EPT
-MTRR_ENABLE, FIXED_ENABLE = U(1 << 11), U(1 << 10)  # of IA32_MTRR_DEF_TYPE
-MASK_VALID = U(1 << 11)
 FIRST_MIB = U(1 << 20)
 FIXED_64K_END, FIXED_16K_END = U(0x80000), U(0xC0000)
 VARIABLE_RANGES = U(10)
@@ -35,7 +33,7 @@ def mtrr_type(m: "State", hpa: int) -> int:
     control = m.cpu.mtrr_def_type
     if control & MTRR_ENABLE == 0:
         return UNCACHEABLE
-    if hpa < FIRST_MIB and control & FIXED_ENABLE != 0:
+    if hpa < FIRST_MIB and control & MTRR_FIXED_ENABLE != 0:
         if hpa < FIXED_64K_END:
             return m.cpu.mtrr_fixed[0] >> (hpa >> 16) * 8 & 0xFF
         if hpa < FIXED_16K_END:
@@ -46,7 +44,7 @@ def mtrr_type(m: "State", hpa: int) -> int:
     found = NONE
     for number in range(VARIABLE_RANGES):
         mask = m.cpu.mtrr_mask[number]
-        if mask & MASK_VALID != 0 and (hpa ^ m.cpu.mtrr_base[number]) & mask & FRAME_MASK == 0:
+        if mask & MTRR_MASK_VALID != 0 and (hpa ^ m.cpu.mtrr_base[number]) & mask & FRAME_MASK == 0:
             found = _overlap(found, m.cpu.mtrr_base[number] & 0xFF)
     return control & 0xFF if found == NONE else found
 

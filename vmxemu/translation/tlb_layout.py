@@ -4,6 +4,7 @@ level, paging-structure caches, nested TLBs; and the data caches that say what a
 
 from vmxemu.layout import Array, Layout, array, u8, u16, u64
 from vmxemu.layout import u64 as U
+from vmxemu.translation.layout import Walk
 
 CAPACITY = 16384  # entries of all arrays together, and one that is never filled
 L1D, L1I, STLB = U(0), U(1), U(2)  # groups of arrays
@@ -16,7 +17,8 @@ CLASS_4K, CLASS_2M, CLASS_1G, CLASS_4M = (
 # Numbers of arrays. 0 to 8: group * 3 + page-size class; the STLB's 4K and 2M arrays are one and the same.
 TABLES = U(7)  # + level 2..5: the paging-structure cache of that level's entries
 NESTED_TABLES, NESTED_PAGES = U(13), U(14)
-ARRAYS = 15
+EPT_TABLES = U(13)  # + level 2..5: the same of EPT
+ARRAYS = 19
 
 
 class TlbArray(Layout):
@@ -43,7 +45,7 @@ class TlbValue(Layout):
 class DataCache(Layout):
     """One data cache as the walks' references see it."""
 
-    tags: u64  # host address of line number + 1 by set and way, the most recent way first
+    tags: u64  # host address of the sets (translation.data_caches)
     ways: u64  # 0 = there is no such cache
     set_mask: u64
     cycles: u64  # load-to-use latency
@@ -96,6 +98,7 @@ class Tlb(Layout):
     transition_vpid: u64  # VPID at the latest VM entry or exit
     tree_plru: u64  # 1 = victims by a tree of bits per set instead of by age
     tables_on: u64  # there are paging-structure caches
+    ept_tables_on: u64  # the same of EPT
     nested_on: u64  # there is a nested TLB for the guest's tables; 0 = each walk makes all its references
     nested_pages_on: u64  # and one for pages
     lazy: u64  # a walk that fails is not repeated without what is cached
@@ -116,10 +119,12 @@ class Tlb(Layout):
     walk_clock: u64  # cycles of all walks
     nested_hits: u64
     table_hits: Array[u64] = array(8)  # of paging-structure caches, by the level of the entry
+    ept_table_hits: Array[u64] = array(8)
     guest_walks: Array[u64] = array(
         8 * 8
     )  # walks of the guest's tables: index first level * 8 + last level read (1 = PT)
     # EPT walks: index 64 * level of the guest entry (0 = the page itself, 7 = a store to flags) + 9 * last EPT level
+    # + first EPT level, 0 = the top
     ept_walks: Array[u64] = array(8 * 64)
     hints: Array[u16] = array(
         2 * 256
@@ -141,5 +146,8 @@ class Tlb(Layout):
     ahead_gpa: Array[u64] = array(16)
     ahead_shape: Array[u64] = array(16)
     ahead_references: Array[u64] = array(16)
+    probed_word: u64  # what a walk without effects has found
+    probed_gpa: u64
+    before_probe: Walk  # `m.walk`, kept meanwhile
     stale_count: u64  # of uses seen; the first STALE_USES of them are kept
     stale: Array[StaleUse] = array(STALE_USES)

@@ -10,12 +10,13 @@ from vmxemu.cpu.layout import HF_CS64
 from vmxemu.jit import kernel
 from vmxemu.translation.bits import CR0_PG, EFER_LMA, FRAME_MASK
 from vmxemu.translation.closer import permitted_after_all
-from vmxemu.translation.ept import ept_walk, page_class
+from vmxemu.translation.ept import ept_walk
 from vmxemu.translation.ept_failure import FAILED
+from vmxemu.translation.ept_page import page_class
 from vmxemu.translation.finish import NO_EPT
 from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.layout import IMPLICIT_SUPERVISOR
-from vmxemu.translation.miss import cost, cost_of_walk, unpaged_word, walk_and_insert
+from vmxemu.translation.miss import cost, cost_of_walk, walk_and_insert
 from vmxemu.translation.rights import (
     CLASS_SHIFT,
     GLOBAL,
@@ -37,6 +38,7 @@ from vmxemu.translation.tlb import (
     linear_space,
     used,
 )
+from vmxemu.translation.walk import unpaged_word
 
 if TYPE_CHECKING:
     from vmxemu.state import State

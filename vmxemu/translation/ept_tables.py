@@ -1,0 +1,132 @@
+"""Paging-structure caches of EPT: where the EPT table is that an entry of level n refers to, by guest-physical address.
+
+They spare an EPT walk its upper references. SDM Vol. 3C, 'Information That May Be Cached' (guest-physical mappings).
+"""
+
+from typing import TYPE_CHECKING
+
+from vmxemu.layout import u64 as U
+from vmxemu.memory.physical import read64
+from vmxemu.translation.bits import EPT_LARGE, EPT_READ, EPT_WRITE, EPTP_AD, FRAME_MASK
+from vmxemu.translation.data_caches import reference_cycles
+from vmxemu.translation.ept_failure import ASKED, WANT_SHADOW_STACK
+from vmxemu.translation.ept_page import (
+    BAD_MEMORY_TYPES,
+    NO_TABLE_AT_ALL,
+    SIZE_OF_SHIFT,
+    STORE_READY,
+    bad_large_page,
+    read_entry,
+)
+from vmxemu.translation.inline import apart
+from vmxemu.translation.journal import note
+from vmxemu.translation.layout import EPT_MODE_BASED_EXECUTE, STEP_EPT, STEP_WALK_CACHE
+from vmxemu.translation.tlb import MISS, find_in, guest_physical_space, place, used
+from vmxemu.translation.tlb_layout import EPT_TABLES
+
+if TYPE_CHECKING:
+    from vmxemu.state import State
+
+NOT_FROM_HERE = U(1 << 62)  # no answer of a walk
+PAGE = U(12)
+LAST_LEVEL = U(5)
+RIGHTS = U(7)
+
+
+@apart
+def walk_below(
+    m: "State", eptp: int, gpa: int, want: int, guest_level: int, ram: int, plain: int, reserved: int
+) -> int:
+    """The answer of an EPT walk (translation.ept) that begins at the deepest table that is known, for a permitted access
+    that needs no flag set; else NOT_FROM_HERE, and nothing has happened: the walk from the top is to be made.
+    """
+    if want & WANT_SHADOW_STACK | m.paging.ept_extensions & EPT_MODE_BASED_EXECUTE != 0:
+        return NOT_FROM_HERE
+    space = guest_physical_space(m)
+    level = U(2)
+    slot = MISS
+    while slot == MISS:
+        if m.tlb.arrays[EPT_TABLES + level].ways != 0:
+            page = gpa >> (level - 1) * 9 + PAGE
+            slot = find_in(m, EPT_TABLES + level, page, page << PAGE, space)
+        level = level + 1
+        if level > LAST_LEVEL and slot == MISS:
+            return NOT_FROM_HERE
+    first = level - 2  # of the entries to be read
+    word = m.tlb.values[slot].word
+    both, tables, entry = word | ~RIGHTS, U(0), word
+    shift = first * 9
+    while True:
+        at = entry & FRAME_MASK | gpa >> shift & 0xFF8
+        entry = read_entry(m, at, ram, plain)
+        both = both & entry
+        if shift == 9 or entry & EPT_LARGE != 0:
+            break
+        tables = tables | entry
+        shift = shift - 9
+    needed = want & ASKED | EPT_READ | (eptp & EPTP_AD) << 2
+    dirty = (eptp & EPTP_AD) << 3 & (want & EPT_WRITE) << 8
+    if both & needed != needed or entry & dirty != dirty or (tables | entry) & reserved != 0:
+        return NOT_FROM_HERE
+    if tables & NO_TABLE_AT_ALL != 0 or BAD_MEMORY_TYPES >> (entry >> 3 & 7) & 1 != 0:
+        return NOT_FROM_HERE
+    if shift != 9 and bad_large_page(m, entry, shift):
+        return NOT_FROM_HERE
+    used(m, slot)
+    m.tlb.ept_table_hits[first + 1] = m.tlb.ept_table_hits[first + 1] + 1
+    if m.walk.recording != 0:
+        note(m, STEP_WALK_CACHE, first + 1, guest_level, gpa, word & FRAME_MASK, word, U(0))
+    _account(m, eptp, gpa, guest_level, word & FRAME_MASK, word & RIGHTS, first * 9, shift)
+    ready = STORE_READY if eptp & EPTP_AD == 0 else entry >> 6 & STORE_READY
+    offset = ((1 << (shift + 3)) - 1) & FRAME_MASK
+    size: int = SIZE_OF_SHIFT[shift]
+    return (entry & FRAME_MASK & ~offset) | (gpa & offset & FRAME_MASK) | (both & 7) | ready | size | (entry & 0x78) << 4
+
+
+@apart
+def _account(
+    m: "State", eptp: int, gpa: int, guest_level: int, table: int, rights: int, first: int, last: int
+) -> None:
+    """Count and charge the references from the shift `first` to `last`, and keep what they refer to."""
+    m.walk.references = m.walk.references + ((first - last) * 57 >> 9) + 1
+    index = guest_level * 64 + last + (first * 57 >> 9)
+    m.tlb.ept_walks[index] = m.tlb.ept_walks[index] + 1
+    shift = first
+    while True:
+        at = table | gpa >> shift & 0xFF8
+        cycles = U(0)
+        if m.caches.on != 0:
+            cycles = reference_cycles(m, at, eptp & 7)
+            m.walk.memory_cycles = m.walk.memory_cycles + cycles
+        if m.walk.recording | (shift ^ last) != 0:
+            entry = read64(m, at)
+            if m.walk.recording != 0:
+                note(m, STEP_EPT, shift * 57 >> 9, guest_level, gpa, at, entry, cycles)
+            rights = rights & entry
+            table = entry & FRAME_MASK
+        if shift == last:
+            return
+        _keep(m, gpa, shift, table | rights)
+        shift = shift - 9
+
+
+@apart
+def keep_ept_tables(m: "State", eptp: int, gpa: int, leaf_shift: int) -> None:
+    """Remember the tables on the way of a walk from the top that was permitted and has set its flags."""
+    shift = ((eptp >> 3 & 7) + 1) * 9
+    table, rights = eptp & FRAME_MASK, RIGHTS
+    while shift > leaf_shift:
+        entry = read64(m, table | gpa >> shift & 0xFF8)
+        rights = rights & entry
+        table = entry & FRAME_MASK
+        _keep(m, gpa, shift, table | rights)
+        shift = shift - 9
+
+
+@apart
+def _keep(m: "State", gpa: int, shift: int, word: int) -> None:
+    level = shift * 57 >> 9
+    number = EPT_TABLES + level
+    if m.tlb.arrays[number].ways != 0:
+        page = gpa >> (level - 1) * 9 + PAGE
+        place(m, number, page, page << PAGE, guest_physical_space(m), word, gpa)
