@@ -52,6 +52,8 @@ class Kernel:
     def __init__(self, function: Callable[..., Any], force_inline: bool | None = None) -> None:
         self.function = unsigned_literals(function)
         use_cache_of(function.__module__)
+        if force_inline is False:
+            whole_program.keep_apart(function)
         options: dict[str, Any] = {} if force_inline is None else {"forceinline": force_inline}
         options |= {"error_model": "numpy", "boundscheck": False}
         self.compiled = numba.njit(cache=CACHE, **options)(self.function)

@@ -18,6 +18,7 @@ from numba.core.registry import cpu_target
 
 NEVER_CALLED = ctypes.cast(ctypes.pythonapi.Py_GetVersion, ctypes.c_void_p).value
 _depth = 0
+_apart: set[str] = set()
 
 
 def active() -> bool:
@@ -34,6 +35,16 @@ def whole_program() -> Iterator[None]:
         yield
     finally:
         _depth -= 1
+
+
+def keep_apart(function: Any) -> None:
+    """Never inline a kernel: what is rare must not take registers from the path that leads past it."""
+    parts = [*function.__module__.split("."), *function.__qualname__.split(".")]
+    _apart.add("_ZN" + "".join(f"{len(part)}{part}" for part in parts))
+
+
+def _is_apart(name: str) -> bool:
+    return any(name.startswith(prefix) and name[len(prefix) : len(prefix) + 1] in "BE" for prefix in _apart)
 
 
 class ProgramLibrary(codegen.JITCodeLibrary):
@@ -88,6 +99,8 @@ class ProgramLibrary(codegen.JITCodeLibrary):
         self.waiting = False
         self._shared_module = None
         for function in self._final_module.functions:
+            if not function.is_declaration and _is_apart(function.name):
+                function.add_function_attribute("noinline")
             if not function.is_declaration and function.linkage in (llvm.Linkage.linkonce_odr, llvm.Linkage.weak_odr):
                 function.linkage = "internal"  # nobody links a program again: what is inlined everywhere can go
         self._optimize_final_module()

@@ -24,8 +24,9 @@ def _version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> N
     members={
         "run": ("vmxemu.cli.run:run", "Run a scenario, a firmware image or a shipped blob."),
         "trace": ("vmxemu.cli.trace:trace", "Show, count, compare and verify recorded traces."),
+        "walk": ("vmxemu.cli.walk:walk", "Show the translation of one address step by step."),
         "bench": ("vmxemu.cli.bench:bench", "Measure this emulator's rates."),
-        "isa": ("vmxemu.cli.isa:isa", "Print the tables of facts: VMCS fields, exit reasons, MSRs, CPU profiles."),
+        "isa": ("vmxemu.cli.isa:isa", "Print the tables of facts: VMCS fields, exits, MSRs, paging entries, CPUs."),
         "blobs": ("vmxemu.cli.blobs:blobs", "List the shipped firmware blobs and what each shows."),
     },
 )

@@ -73,16 +73,26 @@ def _cpu(profile: Any) -> tuple[Any, ...]:
     )
 
 
+def _paging() -> Rows:
+    from vmxemu.isa import paging
+
+    return [
+        (row.structure, f"{row.high}:{row.low}" if row.high > row.low else row.low, row.name, row.meaning, row.when_clear, row.sdm)
+        for row in paging.FIELDS
+    ]
+
+
 LISTINGS = {
     "vmcs": Listing("VMCS field", ("encoding", "name", "width", "type", "exists if", "source"), ("encoding",), _vmcs),
     "exits": Listing("exit reason", ("number", "name", "kind", "source"), ("number",), _exits),
     "msrs": Listing("MSR", ("address", "name", "access", "reset", "meaning", "source"), ("address", "reset"), _msrs),
+    "paging": Listing("paging entry", ("structure", "bits", "name", "1 means", "0 means", "source"), ("bits",), _paging),
     "cpus": Listing("CPU profile", ("name", "description", "signature", "TSC", "physical bits", "TLBs"), (), _cpus),
 }
 
 
 @click.command()
-@click.argument("which", metavar="vmcs|exits|msrs|cpus", type=click.Choice(tuple(LISTINGS)))
+@click.argument("which", metavar="vmcs|exits|msrs|paging|cpus", type=click.Choice(tuple(LISTINGS)))
 @click.argument("pattern", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def isa(which: str, pattern: str | None, as_json: bool) -> int:

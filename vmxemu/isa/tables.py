@@ -20,6 +20,7 @@ CSV_TABLES: dict[str, str] = {
     "mca": "mca_codes",
     "features": "cpuid_features",
     "bits": "register_bits",
+    "paging": "paging_entries",
     "instructions": "instruction_costs",
 }
 

@@ -1,5 +1,6 @@
 """Host memory that costs nothing until it is touched."""
 
+import contextlib
 import mmap
 from typing import Any
 
@@ -11,6 +12,11 @@ Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def reserve(size: int) -> Bytes:
-    """`size` zero bytes, page-aligned; more than the host has is fine as long as it is not touched."""
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
-    return np.frombuffer(mmap.mmap(-1, size, flags=flags), np.uint8)
+    """`size` zero bytes, page-aligned; more than the host has is fine as long as it is not touched.
+
+    Large pages of the host, where it gives any: walks of a guest's tables would suffer from its TLB misses otherwise.
+    """
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+    with contextlib.suppress(OSError):  # a kernel without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, np.uint8)

@@ -12,19 +12,19 @@ from rich.table import Table
 PIPE_COLUMNS = 240  # nothing is cut or folded when nobody's terminal limits the width
 
 
-def console(stream: IO[str]) -> Console:
-    """A console on the stream."""
+def console(stream: IO[str], plain: bool = False) -> Console:
+    """A console on the stream; `plain`: without colours and other codes."""
     if stream.isatty():
-        return Console(file=stream, highlight=False, soft_wrap=False)
+        return Console(file=stream, highlight=False, soft_wrap=False, color_system=None if plain else "auto")
     columns = os.environ.get("COLUMNS", "")
     width = int(columns) if columns.isdigit() and int(columns) else PIPE_COLUMNS
     return Console(file=stream, highlight=False, width=width)
 
 
-def show(*renderables: RenderableType, stream: IO[str] | None = None) -> None:
+def show(*renderables: RenderableType, stream: IO[str] | None = None, plain: bool = False) -> None:
     """Print to the stream (default standard output); in a pipe, lines end where their text ends."""
     target = stream or sys.stdout
-    screen = console(target)
+    screen = console(target, plain)
     if target.isatty():
         screen.print(*renderables, sep="\n")
         return

@@ -6,10 +6,10 @@ walks for the next sixteen addresses are done ahead, in lockstep: they overlap a
 
 from typing import TYPE_CHECKING, Any
 
-from vmxemu.jit import kernel
+from vmxemu.jit import kernel, load64, store64
 from vmxemu.layout import u64 as U
 from vmxemu.translation.bits import CR0_PG, FRAME_MASK
-from vmxemu.translation.inline import inlined
+from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.lanes import LANES
 from vmxemu.translation.lockstep import count_walks, lockstep_possible, walk_ahead
 from vmxemu.translation.miss import walk_and_insert
@@ -17,6 +17,7 @@ from vmxemu.translation.rights import CLASS_SHIFT, GLOBAL, LOOK_CLOSER, page_off
 from vmxemu.translation.tlb import (
     GLOBAL_TAG,
     MISS,
+    STAMP_SHIFT,
     current_pcid,
     drop,
     find,
@@ -24,14 +25,17 @@ from vmxemu.translation.tlb import (
     insert,
     insert_everywhere,
     linear_space,
+    match,
     used,
 )
 from vmxemu.translation.translate import translate, truncate
+from vmxemu.translation.tree_plru import touch
 
 if TYPE_CHECKING:
     from vmxemu.state import State
 
 EVERYTHING = U(0xFFFFFFFFFFFFFFFF)
+PAGE_MASK = U(0xFFFFFFFFFFFFF000)
 CLOSE = U(4)  # misses no further apart than this are worth a walk ahead
 ALONE = U(16)  # how many addresses go without one after a walk ahead that did not do
 
@@ -47,27 +51,31 @@ def translate_many(m: "State", glas: Any, access: int, hpas_out: Any, status_out
     if required & LOOK_CLOSER != 0:
         return _one_by_one(m, glas, access, hpas_out, status_out)
     group, mask = access >> 1 & 1, truncate(m, EVERYTHING, access)
+    source, hpas, status = _address(glas), _address(hpas_out), _address(status_out)
     count = U(len(glas))
     # the latest walk ahead: from which address on, to which, what is done; where the next one may start
     first, end, done, allowed = U(0), U(0), U(0), U(0) if lockstep_possible(m) else EVERYTHING
     latest_miss, failed, i = U(0), U(0), U(0)
-    while i < count:
-        gla = glas[i] & mask
+    while True:
+        i = _run_of_hits(m, source, i, count, mask, group, pcid, space, required, hpas, status)
+        if i >= count:
+            return count - failed
+        gla = load64(source + i * 8) & mask
         m.tlb.clock = m.tlb.clock + 1
         slot = find(m, group, gla, pcid, space)
         if slot != MISS:
             word = m.tlb.values[slot].word
             if permitted(word, required):
                 used(m, slot)
-                hpas_out[i] = word & FRAME_MASK | gla & page_offset(word)
-                status_out[i] = 0
+                store64(hpas + i * 8, word & FRAME_MASK | gla & page_offset(word))
+                store64(status + i * 8, 0)
                 i = i + 1
                 continue
             drop(m, slot)
         word = _second_level(m, group, gla, pcid, space, required)
         if word == 0:
             if i >= end and i >= allowed and i - latest_miss <= CLOSE and i + LANES <= count:
-                first, end, done = i, i + LANES, _look_ahead(m, glas, i, mask, access, required)
+                first, end, done = i, i + LANES, _look_ahead(m, source, i, mask, access, required)
             latest_miss = i
             if i < end and done >> (i - first) & 1 != 0:
                 word = _take(m, i - first, group, gla, pcid, space)
@@ -75,15 +83,56 @@ def translate_many(m: "State", glas: Any, access: int, hpas_out: Any, status_out
                 outcome = walk_and_insert(m, gla, access, pcid, space, required)
                 if i < end:  # the walk may have set flags in entries that were read ahead
                     end, allowed = i, i + ALONE
-                hpas_out[i] = m.walk.hpa if outcome == 0 else 0
-                status_out[i] = outcome
+                store64(hpas + i * 8, m.walk.hpa if outcome == 0 else 0)
+                store64(status + i * 8, outcome)
                 failed = failed + (1 if outcome != 0 else 0)
                 i = i + 1
                 continue
-        hpas_out[i] = word & FRAME_MASK | gla & page_offset(word)
-        status_out[i] = 0
+        store64(hpas + i * 8, word & FRAME_MASK | gla & page_offset(word))
+        store64(status + i * 8, 0)
         i = i + 1
-    return count - failed
+
+
+@apart
+def _run_of_hits(
+    m: "State",
+    source: int,
+    i: int,
+    count: int,
+    mask: int,
+    group: int,
+    pcid: int,
+    space: int,
+    required: int,
+    hpas: int,
+    status: int,
+) -> int:
+    """Translate from the `i`th address on as long as each page stands where one of its low bits was last found in the
+    first level. Gives the number of the first that does not. The arrays are given by their host addresses: Numba counts
+    references to arrays that it hands over, with atomic instructions.
+    """
+    hints, clock, trees_on = group << 8, m.tlb.clock, m.tlb.trees_on != 0
+    while i < count:
+        gla = load64(source + i * 8) & mask
+        slot: int = m.tlb.hints[hints | gla >> 12 & 0xFF]
+        word = m.tlb.values[slot].word
+        if match(m, slot, gla & PAGE_MASK | pcid, space, MISS) == MISS or not permitted(word, required):
+            break
+        clock = clock + 1
+        m.tlb.stamps[slot] = clock << STAMP_SHIFT | slot
+        if trees_on:
+            touch(m, slot)
+        store64(hpas + i * 8, word & FRAME_MASK | gla & 0xFFF)
+        store64(status + i * 8, 0)
+        i = i + 1
+    m.tlb.clock = clock
+    return i
+
+
+@inlined
+def _address(numbers: Any) -> int:
+    """Host address of a contiguous array of 64-bit numbers."""
+    return U(numbers.ctypes.data)
 
 
 @inlined
@@ -106,9 +155,9 @@ def _second_level(m: "State", group: int, gla: int, pcid: int, space: int, requi
 
 
 @inlined
-def _look_ahead(m: "State", glas: Any, start: int, mask: int, access: int, required: int) -> int:
+def _look_ahead(m: "State", source: int, start: int, mask: int, access: int, required: int) -> int:
     for lane in range(LANES):
-        m.tlb.ahead_gla[lane] = glas[start + lane]
+        m.tlb.ahead_gla[lane] = load64(source + (start + lane) * 8)
     return walk_ahead(m, mask, access, required)
 
 

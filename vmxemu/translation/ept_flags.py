@@ -22,16 +22,17 @@ INDEX_MASK = U(0xFFFF)
 
 @apart
 def set_ept_flags(m: "State", eptp: int, gpa: int, leaf_shift: int, want: int, leaf: int, guest_level: int) -> int:
-    """Set the accessed flags on the way to a page that the walk has found, and its dirty flag for a store. 0, or
-    LOG_FULL and nothing was changed.
+    """Set the accessed flags on the way to a page that the walk has found, and its dirty flag for a store; some flag is to be
+    set. 0, or LOG_FULL and nothing was changed: with the log in force, any flag needs room in it.
     """
     if m.tlb.probing != 0:
         return U(0)
-    dirties = want & EPT_WRITE != 0 and leaf & EPT_D == 0
-    if dirties and m.paging.ept_extensions & EPT_PAGE_MODIFICATION_LOG != 0 and not _log(m, gpa, guest_level):
+    logged = m.paging.ept_extensions & EPT_PAGE_MODIFICATION_LOG != 0
+    if logged and m.paging.pml_index >= LOG_ENTRIES:
         m.walk.gpa = gpa
         m.walk.qualification = 0
         return LOG_FULL
+    dirties = want & EPT_WRITE != 0 and leaf & EPT_D == 0
     shift = ((eptp >> 3 & 7) + 1) * 9
     table = eptp & FRAME_MASK
     while True:
@@ -45,20 +46,19 @@ def set_ept_flags(m: "State", eptp: int, gpa: int, leaf_shift: int, want: int, l
             if m.walk.recording != 0:
                 note(m, STEP_FLAGS, shift * 57 >> 9, guest_level, gpa, at, new, U(0))
         if shift == leaf_shift:
+            if logged and dirties:
+                _log(m, gpa, guest_level)
             return U(0)
         table = entry & FRAME_MASK
         shift = shift - 9
 
 
 @kernel
-def _log(m: "State", gpa: int, guest_level: int) -> bool:
-    """Log a page that becomes dirty. False if the log is full."""
+def _log(m: "State", gpa: int, guest_level: int) -> None:
+    """Log a page that has become dirty."""
     index = m.paging.pml_index
-    if index >= LOG_ENTRIES:
-        return False
     at = m.paging.pml_address + (index << 3)
     write64(m, at, gpa & FRAME_MASK)
     m.paging.pml_index = index - 1 & INDEX_MASK
     if m.walk.recording != 0:
         note(m, STEP_PML, U(0), guest_level, gpa, at, gpa & FRAME_MASK, U(0))
-    return True

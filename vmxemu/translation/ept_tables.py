@@ -20,7 +20,7 @@ from vmxemu.translation.ept_page import (
 )
 from vmxemu.translation.inline import apart
 from vmxemu.translation.journal import note
-from vmxemu.translation.layout import EPT_MODE_BASED_EXECUTE, STEP_EPT, STEP_WALK_CACHE
+from vmxemu.translation.layout import EPT_MODE_BASED_EXECUTE, STEP_EPT, STEP_EPT_WALK_CACHE
 from vmxemu.translation.tlb import MISS, find_in, guest_physical_space, place, used
 from vmxemu.translation.tlb_layout import EPT_TABLES
 
@@ -75,7 +75,7 @@ def walk_below(
     used(m, slot)
     m.tlb.ept_table_hits[first + 1] = m.tlb.ept_table_hits[first + 1] + 1
     if m.walk.recording != 0:
-        note(m, STEP_WALK_CACHE, first + 1, guest_level, gpa, word & FRAME_MASK, word, U(0))
+        note(m, STEP_EPT_WALK_CACHE, first + 1, guest_level, gpa, word & FRAME_MASK, word, U(0))
     _account(m, eptp, gpa, guest_level, word & FRAME_MASK, word & RIGHTS, first * 9, shift)
     ready = STORE_READY if eptp & EPTP_AD == 0 else entry >> 6 & STORE_READY
     offset = ((1 << (shift + 3)) - 1) & FRAME_MASK

@@ -9,6 +9,7 @@ import numpy as np
 from vmxemu.isa.cpus import CpuProfile
 from vmxemu.translation.tlb import NEVER_VICTIM
 from vmxemu.translation.tlb_layout import ARRAYS, CAPACITY, EPT_TABLES, NESTED_PAGES, NESTED_TABLES, TABLES
+from vmxemu.translation.tree_plru import MOST_WAYS, WAYS
 
 GROUPS = ("l1d", "l1i", "stlb")
 CLASSES = ("4k", "2m", "1g")
@@ -44,7 +45,8 @@ class Geometry:
     "ept_pdpt", "ept_pml4", "ept_pml5" (those of EPT), "nested"
     (guest-physical addresses of the guest's tables) and "nested_pages" (those of pages) to entries; they are fully
     associative. `data_caches`: what a walk's reference costs, with `memory_cycles` beyond them; none: each costs
-    `reference_cycles`. `tree_plru`: replacement by a tree of bits per set, else the least recently used entry.
+    `reference_cycles`. `tree_plru`: the arrays whose victims a tree of bits per set points to; of others it is the least
+    recently used entry.
     """
 
     arrays: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -56,7 +58,7 @@ class Geometry:
     walk_caches: Mapping[str, int] = field(default_factory=dict)
     data_caches: tuple[DataCacheGeometry, ...] = ()
     memory_cycles: int = 0
-    tree_plru: bool = False
+    tree_plru: frozenset[str] = frozenset()
 
 
 # For use without a CPU profile: TLBs alone. isa/cpus/skylake-sp.toml has the sources. Costs: assumptions (STLB 7 to 9
@@ -74,12 +76,15 @@ NO_TLB = Geometry()
 def geometry_of(profile: CpuProfile) -> Geometry:
     """The profile's TLBs, walk caches, data caches and costs. A TLB that holds several page sizes serves each of them."""
     arrays: dict[str, tuple[int, int]] = {}
+    trees: set[str] = set()
     hash_bits = 0
     for name, tlb in profile.tlb.items():
         group = GROUP_OF[name.split("_")[0]]
         for size in tlb.page_sizes:
             if tlb.entries and size.lower() in CLASSES:
                 arrays.setdefault(f"{group}_{size.lower()}", (tlb.entries, tlb.ways))
+                if tlb.replacement == "tree_plru":
+                    trees.add(f"{group}_{size.lower()}")
         if group == "stlb" and tlb.hash == "xor7":
             hash_bits = 7
     return Geometry(
@@ -94,7 +99,7 @@ def geometry_of(profile: CpuProfile) -> Geometry:
             for cache in (profile.caches[name] for name in ("l1d", "l2", "l3") if name in profile.caches)
         ),
         memory_cycles=profile.memory.latency_cycles,
-        tree_plru=any(tlb.replacement == "tree_plru" for tlb in profile.tlb.values()),
+        tree_plru=frozenset(trees),
     )
 
 
@@ -111,8 +116,9 @@ def install(m: Any, geometry: Geometry) -> list[Any]:
         raise ValueError(f"the arrays hold {position} entries, not less than {CAPACITY}")
     tlb.used, tlb.pages_end = position, pages_end
     tlb.live = tlb.clock = 0
-    tlb.spaces.numpy[:] = tlb.trees.numpy[:] = 0
-    tlb.stamps.numpy[:] = np.arange(CAPACITY)
+    tlb.spaces.numpy[:] = 0
+    tlb.trees.numpy[:] = 1
+    tlb.stamps.numpy[:] = np.arange(len(tlb.stamps))
     for array in tlb.arrays:
         if array.ways:
             stride = int(array.stride)
@@ -121,7 +127,7 @@ def install(m: Any, geometry: Geometry) -> list[Any]:
             tlb.sets.numpy[slots] = slots - offsets % stride
             tlb.stamps.numpy[slots[offsets % stride >= int(array.ways)]] = NEVER_VICTIM
     tlb.hints.numpy[:] = tlb.large_hints.numpy[:] = CAPACITY - 1
-    tlb.tree_plru = int(geometry.tree_plru)
+    tlb.trees_on = int(any(array.tree_plru for array in tlb.arrays))
     tlb.tables_on = int(any(tlb.arrays[int(TABLES) + level].ways for level in range(2, 6)))
     tlb.ept_tables_on = int(any(tlb.arrays[int(EPT_TABLES) + level].ways for level in range(2, 6)))
     tlb.nested_on, tlb.nested_pages_on = (int(tlb.arrays[int(n)].ways > 0) for n in (NESTED_TABLES, NESTED_PAGES))
@@ -133,7 +139,8 @@ def install(m: Any, geometry: Geometry) -> list[Any]:
 def _lay_out(tlb: Any, geometry: Geometry, number: int, position: int) -> int:
     """One array from `position` on; gives the entries that it takes of the pool."""
     array = tlb.arrays[number]
-    array.ways = array.stride = array.set_mask = array.first = array.hash_shift = array.hash_mask = 0
+    array.ways = array.stride = array.set_mask = array.first = 0
+    array.hash_shift = array.hash_mask = array.tree_plru = 0
     name = NAMES.get(number, "")
     entries, ways = geometry.arrays.get(name, (0, 0))
     if number >= PAGE_ARRAYS:
@@ -143,11 +150,13 @@ def _lay_out(tlb: Any, geometry: Geometry, number: int, position: int) -> int:
     sets = entries // ways
     if sets * ways != entries or sets & (sets - 1):
         raise ValueError(f"{name}: {entries} entries in {ways} ways are not a power of two of sets")
-    if geometry.tree_plru and ways > 64:
-        raise ValueError(f"{name}: {ways} ways are too many for tree-PLRU, 64 is the most")
+    most = MOST_WAYS if name not in geometry.tree_plru else WAYS
+    if ways > most:
+        raise ValueError(f"{name}: {ways} ways are too many, {most} is the most")
     shared = name == "stlb_2m" and geometry.shared_stlb and geometry.arrays.get("stlb_4k") == (entries, ways)
     stride = -(-ways // 4) * 4
     array.ways, array.stride, array.set_mask = ways, stride, sets - 1
+    array.tree_plru = int(name in geometry.tree_plru)
     array.first = tlb.arrays[6].first if shared else position
     hashed = geometry.stlb_hash_bits if name.startswith("stlb") else 0
     array.hash_shift, array.hash_mask = hashed, sets - 1 if hashed else 0
@@ -164,11 +173,12 @@ def _install_data_caches(caches: Any, geometry: Geometry) -> list[Any]:
         level.ways = level.hits = 0
         if number < len(geometry.data_caches):
             cache = geometry.data_caches[number]
-            sets = 1 << (cache.size_bytes // (cache.ways * LINE_BYTES)).bit_length() - 1
-            if cache.ways > SET_WAYS:
-                raise ValueError(f"a data cache of {cache.ways} ways, {SET_WAYS} is the most")
+            ways = cache.ways
+            while ways > SET_WAYS:
+                ways = -(-ways // 2)  # a set of more ways is taken for two of half as many
+            sets = 1 << (cache.size_bytes // (ways * LINE_BYTES)).bit_length() - 1
             lines = np.zeros((sets + 1) * SET_WAYS, np.uint32)
             kept.append(lines)
             lines = lines[-int(lines.ctypes.data) % LINE_BYTES // 4 :]
-            level.tags, level.ways, level.set_mask, level.cycles = lines.ctypes.data, cache.ways, sets - 1, cache.cycles
+            level.tags, level.ways, level.set_mask, level.cycles = lines.ctypes.data, ways, sets - 1, cache.cycles
     return kept

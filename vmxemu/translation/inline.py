@@ -17,5 +17,5 @@ def inlined(function: F) -> F:
 
 
 def apart(function: F) -> F:
-    """A kernel that is called."""
+    """A kernel that is called, never inlined."""
     return Kernel(function, force_inline=False)  # type: ignore[return-value]

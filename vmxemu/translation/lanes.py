@@ -150,6 +150,16 @@ def _make_matching(builder: Any, address: Any, byte: Any) -> Any:
     return builder.zext(builder.bitcast(equal, ir.IntType(16)), WORD)
 
 
+def _make_least(builder: Any, address: Any, count: Any) -> Any:
+    numbers = builder.load(builder.inttoptr(address, VECTOR.as_pointer()), align=8)
+    counted = builder.icmp_unsigned("<", ir.Constant(VECTOR, list(range(COUNT))), _splat(builder, count))
+    numbers = builder.select(counted, numbers, ir.Constant(VECTOR, [(1 << 64) - 1] * COUNT))
+    reduce = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(WORD, [VECTOR]), f"llvm.vector.reduce.umin.v{COUNT}i64"
+    )
+    return builder.call(reduce, [numbers])
+
+
 def _make_touch(builder: Any, address: Any, tag: Any, ways: Any) -> Any:
     lane, index = ir.IntType(32), ir.VectorType(ir.IntType(32), 16)
     place = builder.inttoptr(address, index.as_pointer())
@@ -203,6 +213,10 @@ def _plain_matching(address: int, byte: int) -> int:
     return U(sum(1 << i for i in range(16) if equal[i]))
 
 
+def _plain_least(address: int, count: int) -> int:
+    return _memory_of(address, COUNT, np.uint64)[: int(count)].min()  # type: ignore[no-any-return]
+
+
 def _plain_touch(address: int, tag: int, ways: int) -> int:
     lines = _memory_of(address, 16, np.uint32)
     found = [i for i in range(16) if lines[i] == int(tag) & 0xFFFFFFFF]
@@ -227,6 +241,7 @@ if TYPE_CHECKING:
     def equal(a: Lanes, b: Any) -> Lanes: ...
     def below(a: Lanes, b: Any) -> Lanes: ...
     def choose(mask: Lanes, a: Lanes, b: Lanes) -> Lanes: ...
+    def least(address: int, count: int) -> int: ...
     def touch_line(address: int, tag: int, ways: int) -> int: ...
     def matching_bytes(address: int, byte: int) -> int: ...
     def lowest_bit(number: int) -> int: ...
@@ -242,6 +257,7 @@ elif JIT_ON:
     choose = _compiled(3, LANES_TYPE, _make_choose)
     # which of the 16 bytes at an address equal `byte`: bit n = byte n
     matching_bytes = _compiled(2, types.uint64, _make_matching)
+    least = _compiled(2, types.uint64, _make_least)  # of the first `count` numbers at an address, 16 at most
     # bring a 32-bit number to the front of the 16 at an address, those before it (or before the place `ways`) one back: 1
     # if it was among them
     touch_line = _compiled(3, types.uint64, _make_touch)
@@ -255,6 +271,7 @@ else:
     equal = lambda a, b: _as_mask(a == b)  # noqa: E731
     below = lambda a, b: _as_mask(a < b)  # noqa: E731
     choose = np.where
+    least = _plain_least
     touch_line = _plain_touch
     matching_bytes = _plain_matching
     lowest_bit = _plain_lowest

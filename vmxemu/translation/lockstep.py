@@ -57,7 +57,9 @@ EVERYTHING = U(0xFFFFFFFFFFFFFFFF)
 
 @kernel
 def lockstep_possible(m: "State") -> bool:
-    """Whether the present modes are those that `walk_ahead` knows."""
+    """Whether the present modes are those that `walk_ahead` knows, and no walk depends on what those before it have left in
+    caches.
+    """
     eptp, cr3, tlb = m.paging.ept_pointer, m.r.cr[3], m.tlb
     helped = tlb.tables_on | tlb.ept_tables_on | tlb.nested_on | tlb.nested_pages_on
     if helped | tlb.watch_frames | m.caches.on | m.walk.recording != 0:

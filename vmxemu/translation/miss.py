@@ -35,11 +35,13 @@ def walk_and_insert(m: "State", gla: int, access: int, pcid: int, space: int, re
     tlb.walks = tlb.walks + 1
     tlb.walk_pcid = pcid
     tlb.walk_space = space
+    tlb.table_used = 0
     with_tables = tlb.tables_on
     while True:
         word = walk(m, gla, access, required)
-        if word & FAILED == 0 or tlb.tables_on == 0 or tlb.lazy != 0:
+        if word & FAILED == 0 or tlb.table_used == 0 or tlb.lazy != 0:
             break
+        tlb.table_used = 0
         tlb.tables_on = 0  # a paging-structure cache may say less than memory does by now: it must not cause a fault
     tlb.tables_on = with_tables
     if tlb.checking != 0:

@@ -110,7 +110,8 @@ def denied_by_key(m: "State", word: int, access: int) -> int:
     rights = rights >> (word >> KEY_SHIFT & 15) * 2
     if rights & ACCESS_DISABLE != 0:
         return PERMIT_READ | PERMIT_WRITE
-    if rights & WRITE_DISABLE != 0 and (is_user_access(m, access) or m.r.cr[0] & CR0_WP != 0):
+    by_user = word & USER != 0 and is_user_access(m, access)
+    if rights & WRITE_DISABLE != 0 and (by_user or m.r.cr[0] & CR0_WP != 0):
         return PERMIT_WRITE
     return U(0)
 

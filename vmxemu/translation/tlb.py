@@ -13,9 +13,9 @@ from vmxemu.jit import address_of, kernel, load32, store32
 from vmxemu.layout import u64 as U
 from vmxemu.translation.bits import CR4_PCIDE, FRAME_MASK, PCID_MASK
 from vmxemu.translation.inline import apart, inlined
-from vmxemu.translation.lanes import lowest_bit, matching_bytes
+from vmxemu.translation.lanes import LANES, least, lowest_bit, matching_bytes
 from vmxemu.translation.rights import CLASS_SHIFT
-from vmxemu.translation.tlb_layout import CLASS_1G, STLB, Tlb
+from vmxemu.translation.tlb_layout import CLASS_1G, STLB, Tlb, TlbArray
 from vmxemu.translation.tree_plru import touch, tree_victim
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ VPID0_NUMBERS = U((1 << 20) - (1 << 16))
 PAGE = U(12)
 BYTE, EACH_BYTE, HIGH_BITS = U(0xFF), U(0x01010101), U(0x80808080)
 FOUR = U(0xFFFF_FFFF_FFFF_FFFC)
-FILTERS = U(Tlb.FIELDS["filters"].offset)
+FILTERS, STAMPS = U(Tlb.FIELDS["filters"].offset), U(Tlb.FIELDS["stamps"].offset)
+MAY_HAVE_ROOM = U(1)  # of a set's tree
 STAMP_SHIFT, SLOT_MASK = U(14), U(0x3FFF)
 NEVER_VICTIM = U(0xFFFF_FFFF_FFFF_FFFF)  # stamp of the entries that only fill up a stride
 NOT_CLASS = U(0xFFFF_FFFF_FFFF_FF3F)
@@ -169,10 +170,9 @@ def find_second(m: "State", address: int, pcid: int, space: int) -> int:
 @inlined
 def used(m: "State", slot: int) -> None:
     """Note that an entry was used now."""
-    if m.tlb.tree_plru != 0:
+    m.tlb.stamps[slot] = m.tlb.clock << STAMP_SHIFT | slot
+    if m.tlb.trees_on != 0:
         touch(m, slot)
-    else:
-        m.tlb.stamps[slot] = m.tlb.clock << STAMP_SHIFT | slot
 
 
 @inlined
@@ -180,6 +180,8 @@ def drop(m: "State", slot: int) -> None:
     """Invalidate an entry; it will be the first of its set to be reused."""
     m.tlb.spaces[slot] = 0
     m.tlb.stamps[slot] = slot
+    quarter: int = m.tlb.sets[slot] >> 2
+    m.tlb.trees[quarter] = m.tlb.trees[quarter] | MAY_HAVE_ROOM
 
 
 @inlined
@@ -188,17 +190,41 @@ def victim(m: "State", number: int, page: int) -> int:
     points to.
     """
     first = set_of(m, number, page)
-    slot, end = first, first + m.tlb.arrays[number].stride
-    oldest = NEVER_VICTIM
-    while slot < end:
-        stamps = m.tlb.stamps
-        low = min(stamps[slot], stamps[slot + 1])
-        high = min(stamps[slot + 2], stamps[slot + 3])
-        oldest = min(oldest, min(low, high))
-        slot = slot + 4
-    if m.tlb.tree_plru != 0 and oldest >> STAMP_SHIFT != 0:
-        return first + tree_victim(m, first, m.tlb.arrays[number].ways)
+    if m.tlb.arrays[number].tree_plru != 0:
+        return _tree_or_free(m, first, m.tlb.arrays[number])
+    stride = m.tlb.arrays[number].stride
+    stamps = address_of(m.tlb) + STAMPS + (first << 3)
+    if stride <= 4:
+        low = min(m.tlb.stamps[first], m.tlb.stamps[first + 1])
+        high = min(m.tlb.stamps[first + 2], m.tlb.stamps[first + 3])
+        return min(low, high) & SLOT_MASK
+    oldest = least(stamps, min(stride, LANES))
+    while stride > LANES:
+        stride = stride - LANES
+        stamps = stamps + LANES * 8
+        oldest = min(oldest, least(stamps, min(stride, LANES)))
     return oldest & SLOT_MASK
+
+
+@inlined
+def _tree_or_free(m: "State", first: int, array: TlbArray) -> int:
+    if m.tlb.trees[first >> 2] & MAY_HAVE_ROOM != 0:
+        free = _free(m, first, array.ways)
+        if free != MISS:
+            return free
+        m.tlb.trees[first >> 2] = m.tlb.trees[first >> 2] & ~MAY_HAVE_ROOM
+    return first + tree_victim(m, first, array.ways)
+
+
+@apart
+def _free(m: "State", first: int, ways: int) -> int:
+    """The first invalid entry of a set, or MISS."""
+    slot = first
+    while slot < first + ways:
+        if m.tlb.spaces[slot] == 0:
+            return slot
+        slot = slot + 1
+    return MISS
 
 
 @inlined
@@ -215,7 +241,7 @@ def place(m: "State", number: int, page: int, tag: int, space: int, word: int, g
     value.word = word
     value.gpa = gpa
     m.tlb.stamps[slot] = m.tlb.clock << STAMP_SHIFT | slot
-    if m.tlb.tree_plru != 0:
+    if m.tlb.trees_on != 0:
         touch(m, slot)
     if m.tlb.checking != 0:
         m.tlb.births[slot] = m.tlb.clock

@@ -30,6 +30,7 @@ class TlbArray(Layout):
     first: u64  # index of its first entry
     hash_shift: u64  # set = (page ^ (page >> hash_shift & hash_mask)) & set_mask
     hash_mask: u64
+    tree_plru: u64  # 1 = victims by a tree of bits per set, else by age
 
 
 class TlbValue(Layout):
@@ -96,8 +97,9 @@ class Tlb(Layout):
     clock: u64  # number of look-ups; stamps entries for LRU
     vpid0_generation: u64  # how often everything tagged VPID 0 was dropped
     transition_vpid: u64  # VPID at the latest VM entry or exit
-    tree_plru: u64  # 1 = victims by a tree of bits per set instead of by age
+    trees_on: u64  # some array has its victims by trees
     tables_on: u64  # there are paging-structure caches
+    table_used: u64  # the walk in progress began at one
     ept_tables_on: u64  # the same of EPT
     nested_on: u64  # there is a nested TLB for the guest's tables; 0 = each walk makes all its references
     nested_pages_on: u64  # and one for pages
@@ -134,9 +136,10 @@ class Tlb(Layout):
     spaces: Array[u64] = array(CAPACITY)
     filters: Array[u8] = array(CAPACITY + 16)  # a byte of the page number per entry: spares most comparisons
     values: Array[TlbValue] = array(CAPACITY)
-    stamps: Array[u64] = array(CAPACITY)  # clock of the latest use << 14 | index; the oldest of a set is its victim
+    stamps: Array[u64] = array(CAPACITY + 16)  # clock of the latest use << 14 | index; the oldest of a set is its victim
     sets: Array[u16] = array(CAPACITY)  # index of the first entry of the entry's set
-    trees: Array[u64] = array(CAPACITY // 4)  # tree-PLRU state of a set, at a quarter of its first entry's index
+    # tree-PLRU state of a set, at a quarter of its first entry's index; bit 0: the set may have an invalid entry
+    trees: Array[u64] = array(CAPACITY // 4)
     large_hints: Array[u16] = array(2 * 64)  # the same as `hints` for 2M and 1G pages
     births: Array[u64] = array(CAPACITY)  # clock and ticks of insertion, where `checking` asks for it
     birth_ticks: Array[u64] = array(CAPACITY)

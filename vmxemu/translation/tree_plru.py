@@ -29,8 +29,11 @@ def _path(way: int) -> tuple[int, int]:
     return sum(1 << node for node, _ in nodes), sum((1 - side) << node for node, side in nodes)
 
 
-KEPT = np.array([~np.uint64(_path(way)[0]) for way in range(1 << DEPTH)], dtype=np.uint64)
-POINTED = np.array([_path(way)[1] for way in range(1 << DEPTH)], dtype=np.uint64)
+WAYS = 1 << DEPTH
+# An array of more ways has its victims by age: its trees say nothing.
+MOST_WAYS = 4 * WAYS
+KEPT = np.array([~np.uint64(_path(way)[0] if way < WAYS else 0) for way in range(MOST_WAYS)], dtype=np.uint64)
+POINTED = np.array([_path(way)[1] if way < WAYS else 0 for way in range(MOST_WAYS)], dtype=np.uint64)
 
 
 @inlined

@@ -52,6 +52,7 @@ def find_table(m: "State", gla: int, levels: int, step: int) -> tuple[int, int, 
             slot = find_in(m, number, page, tag, m.tlb.walk_space)
             if slot != MISS:
                 used(m, slot)
+                m.tlb.table_used = 1
                 m.tlb.table_hits[level] = m.tlb.table_hits[level] + 1
                 value = m.tlb.values[slot]
                 if m.walk.recording != 0:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.translation.worlds import FRAMES, World
+from tests.unit.translation.worlds import RAM_BYTES, World
 from vmxemu.translation import lanes
 from vmxemu.translation.geometry import NO_TLB, SKYLAKE_SP, Geometry
 from vmxemu.translation.invalidate import invalidate_all
@@ -22,7 +22,7 @@ TINY = Geometry(TINY_ARRAYS, stlb_cycles=7, walk_cycles=3)
 @pytest.fixture(scope="module")
 def walkers():
     return {
-        name: (Walker(FRAMES * 4096, geometry), Walker(FRAMES * 4096, geometry))
+        name: (Walker(RAM_BYTES, geometry), Walker(RAM_BYTES, geometry))
         for name, geometry in {"none": NO_TLB, "skylake": SKYLAKE_SP, "tiny": TINY}.items()
     }
 
@@ -55,12 +55,12 @@ def compare(batch, single, glas, access):
 
 def compare_in_a_world(batch, single, seed, hostility):
     world = World(seed, hostility)
-    accesses = [world.access() for _ in range(150)]
+    accesses = world.accesses(150)
     for walker in (batch, single):
         world.load_into(walker)
         walker.reset_counters()
         walker.m.tlb.clock = walker.m.walk.cycles_due = 0
-    glas = np.array([access.gla for access in accesses], np.uint64)
+    glas = np.array([access.address for access in accesses], np.uint64)
     kind = seed % 3
     for _ in range(3):  # flags are set in the course of it; what does not fault is walked ahead
         glas = np.tile(compare(batch, single, glas, kind), 2)

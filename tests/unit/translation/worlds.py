@@ -1,187 +1,185 @@
-"""Random small worlds: RAM of 64 frames with guest tables, an EPT and pages, valid, nearly valid or hostile."""
+"""Random small worlds: registers, controls, RAM with guest tables, an EPT and more; valid, nearly valid or hostile.
+
+A world is made from a seed and says what it is like; `hostility` 0..1 is the chance that an entry is far from valid.
+"""
 
 import random
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from tests.reference import translation as reference
-from vmxemu.outcome import EPT_MISCONFIG, EPT_VIOLATION, FAULT
-from vmxemu.translation import bits
-from vmxemu.translation.invalidate import invalidate_all
-from vmxemu.translation.library import Walker
-from vmxemu.translation.translate import translate
+from tests.reference.translation_memory_types import UC, UC_MINUS, WB, WC, WP, WT, Mtrrs
+from tests.unit.translation.asking import Subject
+from tests.unit.translation.world_tables import (
+    EPT_ROOT,
+    FRAMES,
+    GUEST_LEVELS,
+    GUEST_ROOT,
+    INDICES,
+    NOWHERE,
+    PML_FRAME,
+    SPPT_ROOT,
+    Dice,
+    U,
+    fill_ept,
+    fill_guest_tables,
+    fill_sppt,
+)
 
-FRAMES = 64
-GUEST_TABLES, EPT_TABLES, PAGES = range(1, 20), range(20, 34), range(34, FRAMES)
-ACCESS = {reference.READ: 0, reference.WRITE: 1, reference.FETCH: 2}
-INDICES = (0, 1, 2, 3, 256, 511)
-MODES = ("off", "legacy", "pae", "long", "long", "la57")
+ALL_FEATURES = frozenset(
+    ("keys", "shadow stacks", "mbe", "supervisor shadow stack", "spp", "pml", "ve", "advanced", "memory types")
+)
+HOSTILITIES = (0.0, 0.01, 0.03, 0.1, 0.3)
+MODES = ("off", "legacy", "pae", "long", "la57")
+MODE_WEIGHTS = (4, 7, 7, 12, 8)
+RAM_BYTES = FRAMES * 4096
+KINDS = (reference.READ, reference.WRITE, reference.FETCH)
+TYPES = np.array([UC, WC, WT, WP, WB, WB, WT, UC], np.uint8)
+PAT_TYPES = np.array([UC, WC, WT, WP, WB, UC_MINUS, WB, WT], np.uint8)
+LONG = ("long", "la57")
 
 
-@dataclass(frozen=True)
-class Access:
-    gla: int
+class Access(NamedTuple):
+    address: int
     kind: str
     cpl: int
     ac: bool
     implicit: bool
-
-
-def flags(chance, *choices):
-    """A word with each of the (bit, probability) pairs."""
-    word = 0
-    for number, probability in choices:
-        if chance.random() < probability:
-            word |= 1 << number
-    return word
+    shadow_stack: bool
+    code_64: bool
+    physical: bool  # the address is guest-physical
+    pkru: int
+    pkrs: int
 
 
 class World:
-    """One world, made from a seed; `hostility` 0..1 is the chance that an entry is far from valid."""
+    """One world. It has each of the `features` half the time."""
 
-    def __init__(self, seed, hostility):
+    def __init__(self, seed, hostility, mode=None, features=ALL_FEATURES):
         self.chance = chance = random.Random(seed)
+        self.dice = Dice(chance)
         self.hostility = hostility
-        self.memory = bytearray(FRAMES * 4096)
-        self.mode = chance.choice(MODES)
+        self.mode = mode or chance.choices(MODES, MODE_WEIGHTS)[0]
+        self.features = {name for name in sorted(ALL_FEATURES) if self._happens(0.5) and name in features}
+        if "shadow stacks" in self.features and self._happens(0.5):
+            self.features |= {"supervisor shadow stack"} & features
         self.maxphyaddr = chance.choice((36, 39, 46, 52))
-        self.efer = (1 << 10 if self.mode in ("long", "la57") else 0) | flags(chance, (11, 0.8))
-        self.cr0 = (0 if self.mode == "off" else 1 << 31) | flags(chance, (16, 0.7))
-        self.cr4 = flags(chance, (4, 0.7), (7, 0.5), (20, 0.4), (21, 0.4)) | (
-            0 if self.mode in ("off", "legacy") else 1 << 5
-        )
-        self.cr4 |= 1 << 12 if self.mode == "la57" else 0
-        self.page_1g = chance.random() < 0.8
+        self._choose_registers()
+        self._choose_ept()
+        self._choose_memory_types()
+        self.privilege = chance.choice(("user", "mixed", "mixed", "supervisor"))
+        words = np.zeros(FRAMES * 512, U)
+        if self.mode != "off":
+            fill_guest_tables(self, words, self.dice)
+        if self.eptp:
+            fill_ept(self, words, self.dice)
+        if "spp" in self.features:
+            fill_sppt(self, words, self.dice)
+        self.words = words
+
+    def _happens(self, probability):
+        return self.chance.random() < probability
+
+    def _flags(self, *choices):
+        """A word with each of the (bit, probability) pairs."""
+        return sum(1 << number for number, probability in choices if self.chance.random() < probability)
+
+    def _frame(self, frame):
+        """A frame's address, in a hostile world now and then another's or one outside RAM."""
+        if self._happens(self.hostility * 0.1):
+            frame = self.chance.choice((self.chance.randrange(FRAMES), NOWHERE))
+        return frame << 12
+
+    def _choose_registers(self):
+        mode, keys = self.mode, 0.7 * ("keys" in self.features)
+        self.efer = (1 << 10 if mode in LONG else 0) | self._flags((11, 0.8))
+        self.cr0 = (0 if mode == "off" else 1 << 31) | self._flags((16, 0.7), (30, 0.05))
+        self.cr4 = self._flags((4, 0.7), (7, 0.5), (20, 0.4), (21, 0.4), (22, keys), (24, keys))
+        self.cr4 |= (0 if mode in ("off", "legacy") else 1 << 5) | (1 << 12 if mode == "la57" else 0)
+        self.cr3 = self._frame(GUEST_ROOT) | self.chance.getrandbits(12) & 0x18
+        self.page_1g = self._happens(0.88)
+        self.pdpte = [self._frame(frame) | self._flags((0, 0.95)) for frame in GUEST_LEVELS["pae"][0]]
+
+    def _choose_ept(self):
+        chance, features = self.chance, self.features
         self.ept_levels = chance.choice((4, 4, 4, 5))
-        self.capabilities = flags(chance, (0, 0.7), (16, 0.9), (17, 0.9))
-        ept_on = chance.random() < 0.8
-        self.eptp = (EPT_TABLES[0] << 12 | (self.ept_levels - 1) << 3 | 6 | flags(chance, (6, 0.5))) if ept_on else 0
-        self.large_ept = chance.random() < 0.3
-        self.cr3 = GUEST_TABLES[0] << 12
-        self.pdpte = [GUEST_TABLES[1 + i] << 12 | flags(chance, (0, 0.9)) for i in range(4)]
-        self._fill_guest_tables()
-        self._fill_ept()
+        self.capabilities = self._flags((0, 0.7), (16, 0.9), (17, 0.9)) | ("advanced" in features) << 22
+        self.eptp = 0
+        if self._happens(0.85):
+            self.eptp = self._frame(EPT_ROOT) | (self.ept_levels - 1) << 3 | 6 | self._flags((6, 0.5))
+            self.eptp |= ("supervisor shadow stack" in features) << 7
+        self.large_ept = self._happens(0.3)
+        self.table_rights = chance.choice(("kind", "kind", "holes"))
+        self.page_rights = chance.choice(("kind", "mixed", "mixed", "executable", "read-only"))
+        if "spp" in features:
+            self.page_rights = chance.choice(("mixed", "read-only", "read-only"))
+        self.spp_table = self._frame(SPPT_ROOT)
+        self.pml_address = self._frame(PML_FRAME) if self._happens(0.9) else NOWHERE << 12
+        if self.pml_address >> 12 in range(PML_FRAME):
+            self.pml_address = PML_FRAME << 12  # what a log does to the tables under a walk is nobody's rule
+        self.pml_index = chance.choice((511, 200, 30, 3, 1, 0, 0xFFFF, 512))
 
-    def _put(self, address, size, value):
-        value &= (1 << 8 * size) - 1
-        self.memory[address : address + size] = value.to_bytes(size, "little")
-
-    def _wild(self, entry):
-        """Spoil an entry: any bit, absent, out of memory, or noise."""
+    def _choose_memory_types(self):
+        """PAT and MTRRs. Ranges overlap only in the ways that the SDM defines."""
         chance = self.chance
-        how = chance.randrange(6)
-        if how == 0:
-            return entry ^ 1 << chance.randrange(64)
-        if how == 1:
-            return entry & ~7
-        if how == 2:
-            return entry | chance.randrange(1 << 40) << 12
-        if how == 3:
-            return chance.getrandbits(64)
-        if how == 4:
-            return (entry & 0xFFF) | chance.randrange(FRAMES) << 12
-        return entry ^ 1 << chance.randrange(12)
+        self.pat = int(PAT_TYPES[np.frombuffer(chance.randbytes(8), np.uint8) & 7].view(U)[0])
+        fixed = TYPES[np.frombuffer(chance.randbytes(88), np.uint8) & 7].view(U).tolist()
+        def_type = int(TYPES[chance.randrange(8)]) | self._flags((10, 0.6), (11, 0.9))
+        types = chance.choice(((UC, WT, WB), (UC, WC), (UC, WP), (WB,)))
+        variable = []
+        for _ in range(chance.randrange(5)):
+            size = 1 << chance.randrange(12, 18) if self._happens(0.6) else 1 << chance.randrange(20, 35)
+            base = chance.randrange(1 << 35 if size >= 1 << 20 else RAM_BYTES) & -size
+            mask = (1 << self.maxphyaddr) - size | (chance.random() < 0.9) << 11
+            variable.append((base | chance.choice(types), mask))
+        self.mtrrs = Mtrrs(def_type, fixed, variable)
 
-    def _maybe_wild(self, entry):
-        return self._wild(entry) if self.chance.random() < self.hostility else entry
-
-    def _fill_guest_tables(self):
-        """Each frame serves at any level: an entry refers to a frame soon after it, which is as good a page as any."""
-        chance = self.chance
-        size = 4 if self.mode == "legacy" else 8
-        for frame in GUEST_TABLES:
-            for index in INDICES:
-                target = min(frame + chance.choice((1, 1, 2, 3, 5)), FRAMES - 1)
-                entry = target << 12
-                entry |= flags(chance, (0, 0.97), (1, 0.85), (2, 0.75), (5, 0.5), (6, 0.5), (8, 0.3), (63, 0.1))
-                if chance.random() < 0.12:
-                    entry = entry & ~0x1FFFFF & ~(0x3FFFFF if size == 4 else 0) | entry & 0xFFF | 1 << 7
-                    entry &= ~0x3FFFF000 if chance.random() < 0.4 else -1
-                self._put(frame * 4096 + index * size, size, self._maybe_wild(entry))
-
-    def _fill_ept(self):
-        """A spine of tables for guest-physical addresses below 256K: tables 1:1, pages shuffled, rights at random."""
-        chance = self.chance
-        rights = (0, 0.97), (1, 0.92), (2, 0.92), (8, 0.5), (9, 0.5)
-        spine = EPT_TABLES[: self.ept_levels]
-        for frame, next_frame in zip(spine, spine[1:], strict=False):
-            entry = next_frame << 12 | 7 | flags(chance, (8, 0.5))
-            if chance.random() < 0.05:
-                entry &= ~(1 << chance.randrange(3))
-            if self.large_ept and next_frame == spine[-1]:
-                entry = (0x87 | chance.choice((0, 1, 4, 5, 6, 6, 6)) << 3) | flags(chance, (8, 0.5), (9, 0.5))
-            self._put(frame * 4096, 8, self._maybe_wild(entry) if chance.random() < 0.2 else entry)
-        for gpa_frame in range(FRAMES):
-            frame = chance.choice(PAGES) if gpa_frame in PAGES else gpa_frame
-            entry = frame << 12 | flags(chance, *rights) | chance.choice((0, 6, 6, 6, 6, 5, 1, 4)) << 3
-            self._put(spine[-1] * 4096 + gpa_frame * 8, 8, self._maybe_wild(entry) if chance.random() < 0.3 else entry)
-
-    def access(self):
-        """A random access."""
-        chance = self.chance
-        gla = chance.randrange(4096)
-        steps = 10 if self.mode == "legacy" else 9
+    def accesses(self, count):
+        """Random accesses."""
+        dice, mode = self.dice, self.mode
+        random = dice.words(count)
+        choices = np.array(INDICES, U)
+        per_level = 10 if mode == "legacy" else 9
+        address = random & U(0xFFF)
         for level in range(5):
-            index = chance.choice(INDICES) & ((1 << steps) - 1)
-            gla |= index << (12 + steps * level)
-        gla &= (1 << 64) - 1
-        if self.mode == "off":
-            gla = chance.randrange(FRAMES * 4096 * 2)
-        if self.mode in ("long", "la57") and chance.random() < 0.97:
-            width = 57 if self.mode == "la57" else 48
-            gla &= (1 << width) - 1
-            gla |= -(gla >> (width - 1)) << width & ((1 << 64) - 1)
-        kind = chance.choice((reference.READ, reference.WRITE, reference.FETCH))
-        return Access(gla, kind, chance.choice((0, 3)), chance.random() < 0.3, chance.random() < 0.15)
+            index = choices[(random >> U(12 + 3 * level) & U(7)).astype(np.intp)]
+            if level == 0:
+                index = np.where(dice.happens(count, 0.05), random >> U(54) & U(0x1FF), index)
+            elif mode == "off":
+                index = np.where(dice.happens(count, 0.75), U(0), index)
+            address |= index << U(12 + per_level * level)
+        physical = dice.happens(count, 0.03)
+        low_frame = address & U(0xFFF) | (random >> U(40) & U(63)) << U(12)
+        address = np.where(physical & dice.happens(count, 0.9), low_frame, address)
+        if mode in LONG:
+            width = 57 if mode == "la57" else 48
+            canonical = (address.view(np.int64) << (64 - width) >> (64 - width)).view(U)
+            address = np.where(dice.happens(count, 0.97), canonical, address)
+        shadow_stacks = "shadow stacks" in self.features and mode != "off"
+        rights = dice.words(count) & dice.words(count)
+        made = []
+        for gla, word, keys, is_physical in zip(address.tolist(), random.tolist(), rights.tolist(), physical.tolist(), strict=True):
+            kind = KINDS[(word >> 27 & 0xFF) % (2 if is_physical else 3)]
+            shadow_stack = shadow_stacks and kind != reference.FETCH and word >> 34 & 7 < 3
+            implicit = word >> 37 & 7 == 0 and not shadow_stack
+            cpl = 3 if word >> 40 & 1 else word >> 41 & 3
+            code_64 = word >> 43 & 31 != 0
+            access = (gla, kind, cpl, word >> 48 & 3 == 0, implicit, shadow_stack, code_64, is_physical)
+            made.append(Access(*access, keys & 0xFFFFFFFF, keys >> 32))
+        return made
 
-    def processor(self):
+    def processor(self, make=reference.Processor):
         """The reference, with a copy of the memory."""
-        return reference.Processor(
-            bytearray(self.memory), self.cr0, self.cr3, self.cr4, self.efer, eptp=self.eptp, pdpte=self.pdpte,
-            maxphyaddr=self.maxphyaddr, page_1g=self.page_1g,
-            ept_execute_only=bool(self.capabilities & 1), ept_2m=bool(self.capabilities >> 16 & 1),
-            ept_1g=bool(self.capabilities >> 17 & 1),
+        has = self.features.__contains__
+        return make(
+            bytearray(self.words), self.cr0, self.cr3, self.cr4, self.efer, self.pdpte, pat=self.pat, mtrrs=self.mtrrs,
+            eptp=self.eptp, ept_mbe=has("mbe"), spp_enabled=has("spp"), spp_table=self.spp_table, pml_enabled=has("pml"),
+            pml_address=self.pml_address, pml_index=self.pml_index, ve_enabled=has("ve"), maxphyaddr=self.maxphyaddr,
+            page_1g=self.page_1g, ept_execute_only=bool(self.capabilities & 1), ept_2m=bool(self.capabilities >> 16 & 1),
+            ept_1g=bool(self.capabilities >> 17 & 1), ept_advanced=bool(self.capabilities >> 22 & 1),
         )  # fmt: skip
 
-    def load_into(self, walker: Walker):
+    def load_into(self, walker):
         """Put this world into a walker of the same RAM size."""
-        walker.ram[:] = np.frombuffer(bytes(self.memory), np.uint8)
-        m = walker.m
-        m.cpu.physical_bits, m.cpu.vmx_msr[bits.EPT_VPID_CAP] = self.maxphyaddr, self.capabilities
-        m.r.cr[0], m.r.cr[3], m.r.cr[4], m.r.efer = self.cr0, self.cr3, self.cr4, self.efer
-        m.paging.ept_pointer, m.paging.no_1g_pages = self.eptp, int(not self.page_1g)
-        m.paging.pdpte0, m.paging.pdpte1, m.paging.pdpte2, m.paging.pdpte3 = self.pdpte
-        invalidate_all(m)
-
-
-def ask_reference(processor, access):
-    """What the reference says: a tuple that begins with a word."""
-    processor.cpl, processor.ac = access.cpl, access.ac
-    try:
-        gpa, hpa = processor.translate(access.gla, access.kind, access.implicit)
-    except reference.PageFault as fault:
-        return "#PF", fault.error_code
-    except reference.GeneralProtection:
-        return "#GP", 0
-    except reference.EptViolation as violation:
-        return "violation", violation.gpa, violation.qualification
-    except reference.EptMisconfiguration as misconfiguration:
-        return "misconfiguration", misconfiguration.gpa
-    return "done", gpa, hpa
-
-
-def ask_kernel(walker, access):
-    """What the kernel says, in the same form."""
-    m = walker.m
-    m.r.mode = access.cpl | 1 << 15
-    m.r.eflags = int(access.ac) << 18
-    outcome = int(translate(m, access.gla, ACCESS[access.kind] | int(access.implicit) << 2))
-    if outcome == 0:
-        return "done", int(m.walk.gpa), int(m.walk.hpa)
-    if outcome & 0xFF == FAULT:
-        return {14: "#PF", 13: "#GP"}[outcome >> 8 & 0xFF], outcome >> 32
-    if outcome == EPT_VIOLATION:
-        return "violation", int(m.walk.gpa), int(m.walk.qualification)
-    assert outcome == EPT_MISCONFIG
-    return "misconfiguration", int(m.walk.gpa)
+        Subject(walker).load(self)
