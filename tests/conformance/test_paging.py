@@ -48,16 +48,11 @@ def reference(folder: Path) -> dict[int, str]:
     return {number: line for number, line in lines.items() if line is not None}
 
 
-def is_gap(case: Case) -> bool:
-    """Cases that vmxemu is known to get wrong: they have tests of their own here, expected to fail."""
-    return case.kind == "M" or (case.kind == "L" and case.has_implicit_access)
-
-
 def differing(printed: Printed) -> Iterator[tuple[Case, Case]]:
-    """Both cases, Bochs's first, where the lines differ; known gaps apart."""
+    """Both cases, Bochs's first, where the lines differ."""
     for number, theirs in printed.bochs.items():
         mine = printed.ours[number]
-        if theirs.line != mine.line and not is_gap(theirs):
+        if theirs.line != mine.line:
             yield theirs, mine
 
 
@@ -93,37 +88,8 @@ def test_known_differences_are_still_there(printed: Printed, folder: Path) -> No
 def test_the_reference_says_the_same(printed: Printed, reference: dict[int, str]) -> None:
     assert len(reference) > WITH_DETAILS * 0.98
     mine = printed.ours
-    wrong = [
-        (line, mine[number].line) for number, line in reference.items() if line != mine[number].line and not is_gap(mine[number])
-    ]
+    wrong = [(line, mine[number].line) for number, line in reference.items() if line != mine[number].line]
     assert not wrong, report(wrong)
-
-
-def gaps_left(printed: Printed, reference: dict[int, str], kind: str) -> list[tuple[str, str]]:
-    """Cases of a kind that differ from the reference or, unexplained, from Bochs: (expected, printed)."""
-    found = [case for case in printed.ours.values() if case.kind == kind and is_gap(case)]
-    assert len(found) > 50
-    left = []
-    for mine in found:
-        theirs = printed.bochs[mine.number]
-        asked = reference.get(mine.number)
-        if asked is None:
-            asked = mine.line if explanation(theirs, mine) else theirs.line
-        if mine.line != asked:
-            left.append((asked, mine.line))
-    return left
-
-
-@pytest.mark.xfail(strict=True, reason="the engine reads first: #PF without W, violations told as reads, flags set by the read")
-def test_read_modify_write_is_a_write(printed: Printed, reference: dict[int, str]) -> None:
-    left = gaps_left(printed, reference, "M")
-    assert not left, report(left)
-
-
-@pytest.mark.xfail(strict=True, reason="LAR in the engine reads descriptors as an explicit access: SMAP is not applied")
-def test_smap_holds_for_descriptor_reads(printed: Printed, reference: dict[int, str]) -> None:
-    left = gaps_left(printed, reference, "L")
-    assert not left, report(left)
 
 
 @pytest.mark.campaign

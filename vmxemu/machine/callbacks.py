@@ -9,7 +9,7 @@ from numba import types
 from unicorn.unicorn_const import UC_MEM_FETCH, UC_MEM_WRITE
 
 from vmxemu.cpu.layout import CS, HF_CS64, HF_INHIBIT_IRQ
-from vmxemu.engine.code import block_slot, is_io_code, survey_block
+from vmxemu.engine.code import ANYTHING, block_may, block_slot, is_io_code, mark_block, survey_block
 from vmxemu.engine.coherence import PHYSICAL_WINDOW, drop_written_code, enter_world, flush_translations, note_code_frame
 from vmxemu.engine.library import emu_stop
 from vmxemu.engine.unicorn_engine import POISON_WINDOW_HPA as _POISON_WINDOW
@@ -27,6 +27,7 @@ from vmxemu.jit import (
 from vmxemu.layout import u64 as U
 from vmxemu.machine import event_poll
 from vmxemu.machine.faults import FILL_NOWHERE, FILL_POISON, FILL_TRANSLATION
+from vmxemu.machine.intent import intended_access
 from vmxemu.machine.traps import settle, take
 from vmxemu.memory.layout import MAPPED_ON_BEHALF, POISONED, RETIRED
 from vmxemu.memory.physical import ALL_ONES, hidden_smram, ram_offset
@@ -188,6 +189,8 @@ def on_fill(uc: int, page: int, kind: int, result: int, state: int) -> bool:
         access = FETCH
     elif U(kind) == MEM_WRITE:
         access = WRITE
+    elif block_may(m) != 0:
+        access = intended_access(m, page)
     outcome = translate(m, page, access)
     if outcome != DONE and engine.system_access & 1 != 0 and access != FETCH:
         engine.system_access = engine.system_access & 2  # for this one fill; the instruction asks again for the next
@@ -238,6 +241,7 @@ def on_block(uc: int, address: int, size: int, state: int) -> None:
         if block_pause(m, address, U(size)):
             emu_stop(uc)
             return
+    m.engine.current_block = address
     block = m.engine.block[block_slot(address)]
     if block.linear == address and block.size == size:
         clock.ticks = clock.ticks + block.ticks
@@ -260,13 +264,16 @@ def look_at_block(m: "State", linear: int, size: int) -> None:
     buffer = m.engine.code_buffer
     if size > 2 * PAGE:
         size = 2 * PAGE
+        mark_block(m, linear, ANYTHING)
     first = PAGE - (linear & OFFSET_MASK)
     if first > size:
         first = size
     if not copy_code(m, linear, buffer, first):
+        mark_block(m, linear, ANYTHING)
         return
     hpa = m.walk.hpa
     if first < size and not copy_code(m, linear + first, buffer + first, size - first):
+        mark_block(m, linear, ANYTHING)
         return
     if survey_block(m, linear, size, buffer):
         m.engine.retranslate = 1
