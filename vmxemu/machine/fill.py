@@ -3,6 +3,7 @@
 from numba import types
 from unicorn.unicorn_const import UC_PROT_ALL
 
+from vmxemu.engine.code import block_may
 from vmxemu.engine.coherence import PHYSICAL_WINDOW, note_code_frame
 from vmxemu.engine.layout import ANSWER_NONE, ANSWER_PAGE, ANSWER_REFUSE
 from vmxemu.engine.library import find_rip, unicorn_fill
@@ -13,6 +14,7 @@ from vmxemu.engine.unicorn_engine import VOID_HPA as _VOID
 from vmxemu.jit import cast_to, copy_bytes, kernel, load8, load64, native_callback, store64
 from vmxemu.layout import u64 as U
 from vmxemu.machine.faults import FILL_NOWHERE, FILL_POISON, FILL_TRANSLATION
+from vmxemu.machine.intent import intended_access
 from vmxemu.machine.stale_uses import trace_stale_uses
 from vmxemu.machine.subpages import translate_for_fill
 from vmxemu.memory.layout import HEALTHY, HOLDS_CODE, MAPPED_ON_BEHALF, POISONED, RETIRED
@@ -23,7 +25,7 @@ from vmxemu.state import State
 from vmxemu.trace import events
 from vmxemu.trace.emit import emit
 from vmxemu.translation.inline import apart
-from vmxemu.translation.layout import FETCH, IMPLICIT_SUPERVISOR, PERMIT_EXECUTE, PERMIT_READ, PERMIT_WRITE, WRITE
+from vmxemu.translation.layout import FETCH, IMPLICIT_SUPERVISOR, PERMIT_EXECUTE, PERMIT_READ, PERMIT_WRITE, READ, WRITE
 from vmxemu.translation.translate import translate
 
 U32, U64, I32 = types.uint32, types.uint64, types.int32
@@ -51,8 +53,11 @@ def on_miss(cpu: int, address: int, size: int, kind: int, table: int, probe: int
     if m.tlb.checking != 0:
         find_rip(cpu, caller, 0)  # uses of stale translations say where
     page = address & ~OFFSET_MASK
+    if access == READ and block_may(m) != 0:
+        find_rip(cpu, caller, 0)
+        access = intended_access(m, page)
     outcome = translate_for_fill(m, page, access)
-    if outcome == DONE and access != FETCH and m.walk.permissions >> access & 1 != 0 and m.tlb.checking == 0:
+    if outcome == DONE and access != FETCH and m.walk.permissions >> (access & 3) & 1 != 0 and m.tlb.checking == 0:
         hpa = m.walk.hpa & ~OFFSET_MASK
         offset = ram_offset(m, hpa)
         if offset != ALL_ONES and not hidden_smram(m, hpa):
