@@ -48,9 +48,10 @@ def test_the_scenario_is_valid(tmp_path: Path) -> None:
     image = blobs.find_image("hello")
     assert image is not None
     (tmp_path / "my.bin").write_bytes(image.read_bytes())
-    (tmp_path / "my.toml").write_text(block("toml", "Writing a scenario"))
+    scenario = block("toml", "Writing a scenario")
+    (tmp_path / "my.toml").write_text(scenario)
     made = Configuration.from_toml(tmp_path / "my.toml")
-    assert made.topology == "layered" and tomllib.loads(block("toml", "Writing a scenario"))["inject"][0]["count"] == made.inject[0].count
+    assert made.topology == "layered" and tomllib.loads(scenario)["inject"][0]["count"] == made.inject[0].count
 
 
 def test_every_expectation_is_named() -> None:
