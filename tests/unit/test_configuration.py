@@ -203,6 +203,7 @@ def test_every_check_can_fail_and_hold() -> None:
             **{name: [record] for name in lists},
             "migrations": [{"status": 0}, {"status": 1}],
             "exits_by_reason": {"L1": {"CPUID": 2}},
+            "stale_translations": {"uses": 3, "kinds": []},
         },
         "EXIT_PORT",
         0,
@@ -224,11 +225,32 @@ def test_every_check_can_fail_and_hold() -> None:
         "migrations_at_least": (1, 2),
         "bypasses": (1, 0),
         "refusals_at_least": (1, 2),
+        "stale_translations": (3, 0),
+        "stale_translations_at_least": (2, 4),
     }
     assert cases.keys() == CHECKS.keys()
     for check, (holds, fails) in cases.items():
         verdicts = judge([Expect(name="a", **{check: holds}), Expect(name="b", **{check: fails})], facts)
         assert [verdict.holds for verdict in verdicts] == [True, False], (check, verdicts)
+
+
+def test_what_nobody_has_looked_for_is_not_zero() -> None:
+    (verdict,) = judge([Expect(name="a", stale_translations=0)], Facts({}, "EXIT_PORT", 0, ""))
+    assert "--check-translations" in verdict.problem
+
+
+def test_translation_profiles(folder: Path) -> None:
+    made = scenario(folder, 'image = "rom.bin"\n[translation]\ntlb = "lazy"')
+    assert (made.translation.tlb, made.translation.check) == ("lazy", False)
+    assert Configuration.from_header(made.to_header()) == made
+    made = scenario(folder, 'image = "rom.bin"\n[translation]\ntlb = "lazy"', tlb="eager", check_translations=True)
+    assert (made.translation.tlb, made.translation.check) == ("eager", True)
+    plain = scenario(folder, 'image = "rom.bin"')
+    assert (plain.translation.tlb, plain.translation.check) == ("exact", False) and "translation" not in plain.to_header()
+    with pytest.raises(InputError, match="translation.tlb"):
+        scenario(folder, 'image = "rom.bin"\n[translation]\ntlb = "sloppy"')
+    with pytest.raises(InputError, match="translation"):
+        scenario(folder, 'image = "rom.bin"\ntranslation = 3', tlb="lazy", check_translations=True).to_header()
 
 
 def test_blobs_are_found_by_name_and_hash(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,8 @@ class Quantity(click.ParamType[int]):
 @click.option("--topology", type=click.Choice(("bare", "layered")), help="bare: the image owns VMX root operation.")
 @click.option("--max-cycles", type=Quantity("cycles"), metavar="N", help="Stop after so many cycles, e.g. 500M.")
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="Seed of everything that is random in the machine.")
+@click.option("--tlb", type=click.Choice(("exact", "lazy", "eager")), help="What the TLB drops: what it must, or all it may.")
+@click.option("--check-translations", is_flag=True, default=None, help="Report uses of stale translations (slow).")
 @click.option("--serial", metavar="FILE|-", default="-", show_default=True, help="Where serial output goes.")
 @click.option("--debugcon", metavar="FILE|-", help="Where output on the debug port 0xE9 goes; without it, nowhere.")
 @click.option("--inject", multiple=True, metavar="KIND@cycle=N,...", help="E.g. ce@cycle=5M,hpa=0x1f3000 (repeatable).")
@@ -61,6 +63,8 @@ def run(what: str, **options: Any) -> int:
         max_cycles=options["max_cycles"],
         seed=options["seed"],
         inject=options["inject"] or None,
+        tlb=options["tlb"],
+        check_translations=options["check_translations"],
     )
     return _run(configuration, options)
 
@@ -150,6 +154,8 @@ def _report(facts: dict[str, Any], ending: "Ending", hertz: int, options: dict[s
         from vmxemu.presentation.report import run_report
 
         run_report(facts, hertz)
+    if stale := _stale(facts):
+        say(f"{stale:,} use{'s' if stale != 1 else ''} of stale translations")
     if ending.message and (ending.exit_status or not options["quiet"]):
         say(ending.message)
     for line in ending.details:
@@ -166,11 +172,19 @@ def _plain(value: Any) -> Any:
 
 
 def _status(configuration: "Configuration", facts: dict[str, Any], ending: "Ending") -> int:
-    """The exit status: how the run ended, unless the scenario expects just that; then whether its expectations hold."""
+    """The exit status: how the run ended, unless the scenario expects just that; then whether its expectations hold, and
+    whether no stale translation was used unless the scenario has a word on that.
+    """
     verdicts = facts["expectations"]
+    clean = not _stale(facts) or any(one.check.startswith("stale_translations") for one in configuration.expect)
     if not verdicts:
-        return ending.exit_status
+        return ending.exit_status or (OK if clean else DIFFERENT)
     expected_end = any(one.check in ("exit_status", "reason") for one in configuration.expect)
     if ending.exit_status and not expected_end:
         return ending.exit_status
-    return OK if all(verdict["holds"] for verdict in verdicts) else DIFFERENT
+    return OK if clean and all(verdict["holds"] for verdict in verdicts) else DIFFERENT
+
+
+def _stale(facts: dict[str, Any]) -> int:
+    """Uses of stale translations."""
+    return int(facts.get("stale_translations", {}).get("uses", 0))

@@ -52,6 +52,8 @@ class Expect(_Table):
     migrations_at_least: Count | None = None
     bypasses: Count | None = None
     refusals_at_least: Count | None = None
+    stale_translations: Count | None = None
+    stale_translations_at_least: Count | None = None
 
     @model_validator(mode="after")
     def _one_check(self) -> Self:
@@ -185,7 +187,15 @@ CHECKS: dict[str, Callable[[Facts, Any], str]] = {
     "migrations_at_least": lambda facts, wanted: _at_least("migrations", wanted, len(_done(facts))),
     "bypasses": lambda facts, wanted: _same("bypasses", wanted, len(_records(facts, "bypasses"))),
     "refusals_at_least": lambda facts, wanted: _at_least("refusals", wanted, len(_records(facts, "refusals"))),
+    "stale_translations": lambda facts, wanted: _stale(facts, lambda got: _same(STALE, wanted, got)),
+    "stale_translations_at_least": lambda facts, wanted: _stale(facts, lambda got: _at_least(STALE, wanted, got)),
 }
+STALE = "uses of stale translations"
+
+
+def _stale(facts: Facts, judged: Callable[[int], str]) -> str:
+    found = facts.statistics.get("stale_translations")
+    return judged(int(found["uses"])) if found else "translations were not checked (translation.check, --check-translations)"
 
 
 def _done(facts: Facts) -> list[Mapping[str, Any]]:

@@ -21,6 +21,7 @@ from vmxemu.isa import cpus
 LOW_MEMORY_LIMIT_BYTES = 3 << 30
 FOUR_GIB = 4 << 30
 FRAME_BYTES = 4096
+TRANSLATION_OPTIONS = {"tlb": "tlb", "check_translations": "check"}
 Size = Annotated[int, BeforeValidator(quantities.size)]
 Hertz = Annotated[int, BeforeValidator(quantities.hertz), Field(ge=1_000_000, le=100_000_000_000)]
 
@@ -74,6 +75,17 @@ class Thresholds(_Table):
     ce: Annotated[int, Field(ge=1, le=1_000_000)] = 3
 
 
+class Translation(_Table):
+    """How the TLB treats what it need not keep and need not drop, and whether uses of stale translations are looked for.
+
+    exact: the profile's sizes, and each operation removes what the manual demands. lazy: the same, and there is so much room
+    that next to nothing is evicted. eager: each operation that invalidates anything drops everything.
+    """
+
+    tlb: Literal["exact", "lazy", "eager"] = "exact"
+    check: bool = False
+
+
 class Configuration(BaseModel):
     """Everything that a run depends on. Build one with `find`, `from_toml`, `from_image` or `from_header`."""
 
@@ -91,6 +103,7 @@ class Configuration(BaseModel):
     trap: bool = True  # False: management interrupts take the processor's default way (negative control)
     invalidation: bool = True  # False: a migration leaves stale translations behind (negative control)
     thresholds: Thresholds = Thresholds()
+    translation: Translation = Translation()
     inject: tuple[Injection, ...] = ()
     policy: Annotated[tuple[Rule, ...], Field(max_length=MOST_RULES)] = DEFAULT_POLICY
     expect: tuple[Expect, ...] = ()
@@ -134,7 +147,8 @@ class Configuration(BaseModel):
 
     @classmethod
     def from_image(cls, path: str | Path, **options: Any) -> Self:
-        """A configuration for a flat ROM. Options are this class's fields, plus `memory_size`; None means default."""
+        """A configuration for a flat ROM. Options are this class's fields, plus `memory_size`, `tlb` and
+        `check_translations` (of `translation`); None means default."""
         given = load_image(Path(path))
         return cls._build(str(path), {"image": given}, options)
 
@@ -156,10 +170,14 @@ class Configuration(BaseModel):
         if (size := options.pop("memory_size", None)) is not None:
             memory = table.get("memory")
             table["memory"] = {**(memory if isinstance(memory, dict) else {}), "size": size}
+        translation = {key: options.pop(name) for name, key in TRANSLATION_OPTIONS.items() if name in options}
+        given = table.get("translation", {})
+        if translation and isinstance(given, dict):
+            table["translation"] = {**given, **translation}
         added = [Injection.parse(item) if isinstance(item, str) else item for item in options.pop("inject", ())]
         if added:
-            given = table.get("inject", [])
-            table["inject"] = [*given, *added] if isinstance(given, list) else given
+            listed = table.get("inject", [])
+            table["inject"] = [*listed, *added] if isinstance(listed, list) else listed
         try:
             return cls.model_validate({**table, **options})
         except ValidationError as error:
@@ -168,6 +186,8 @@ class Configuration(BaseModel):
     def to_header(self) -> dict[str, Any]:
         """The configuration as a JSON-able dict; the image is named by path and hash, not contained."""
         fields = self.model_dump(mode="json", exclude={"image"}, exclude_none=True)
+        if self.translation == Translation():
+            del fields["translation"]
         given = self.image
         shipped = blobs.find_hash(given.sha256)  # its path would only tell where this package is installed
         path = shipped.name if shipped else given.path

@@ -34,7 +34,7 @@ from vmxemu.isa.bits import (
 from vmxemu.jit import kernel
 from vmxemu.layout import u64
 from vmxemu.outcome import DONE, fault, fault_with
-from vmxemu.translation.invalidate import on_cr3_write, on_paging_change
+from vmxemu.translation.invalidate import on_cr3_write, on_paging_change, on_rights_change, on_smep_set
 from vmxemu.translation.pdpte import load_pdptes
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ LOW_HALF = U(0xFFFFFFFF)
 NO_FLUSH = U(1 << 63)
 PCID_MASK = U(0xFFF)
 CR4_RELOADS_PDPTES = CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP
-CR4_FLUSHES = CR4_PAE | CR4_PGE | CR4_PSE | CR4_LA57
+CR4_FLUSHES = CR4_PAE | CR4_PGE | CR4_PSE
+CR4_RIGHTS = CR4_SMAP | CR4_SMEP | CR4_PKE | CR4_PKS | CR4_LA57
 FIXED0_CR0, FIXED1_CR0, FIXED0_CR4, FIXED1_CR4 = U(6), U(7), U(8), U(9)  # in m.cpu.vmx_msr
 TYPE_MASK = U(0xD00)  # of a TSS, the busy bit left out
 TSS_16 = U(0x100)
@@ -121,7 +122,7 @@ def write_cr0(m: "State", value: int) -> int:
     if changed & (CR0_PG | CR0_PE) != 0:
         on_paging_change(m)
     elif changed & CR0_WP != 0:
-        m.engine.flush = 1
+        on_rights_change(m)
     return DONE
 
 
@@ -175,10 +176,12 @@ def write_cr4(m: "State", value: int) -> int:
             return outcome
     m.r.cr[4] = value
     refresh_mode(m)
-    if changed & CR4_FLUSHES != 0 or changed & ~value & CR4_PCIDE != 0 or changed & value & CR4_SMEP != 0:
+    if changed & CR4_FLUSHES != 0 or changed & ~value & CR4_PCIDE != 0:
         on_paging_change(m)
-    elif changed & (CR4_SMAP | CR4_SMEP | CR4_PKE | CR4_PKS) != 0:
-        m.engine.flush = 1  # permissions that Unicorn was given are no longer right
+    elif changed & value & CR4_SMEP != 0:
+        on_smep_set(m)
+    elif changed & CR4_RIGHTS != 0:
+        on_rights_change(m)
     return DONE
 
 

@@ -12,7 +12,7 @@ from vmxemu.jit import kernel
 from vmxemu.layout import u64
 from vmxemu.outcome import DONE, fault_with
 from vmxemu.timing.clock import now_cycles, read_tsc
-from vmxemu.translation.invalidate import on_paging_change
+from vmxemu.translation.invalidate import on_paging_change, on_rights_change
 
 if TYPE_CHECKING:
     from vmxemu.state import State
@@ -157,7 +157,7 @@ def write_efer(m: "State", value: int) -> int:
         return _refused()
     m.r.efer = value & ~EFER_LMA | m.r.efer & EFER_LMA
     if changed & EFER_NXE != 0:
-        on_paging_change(m)
+        on_rights_change(m)
     return DONE
 
 
@@ -246,6 +246,7 @@ def write_msr(m: "State", index: int, value: int) -> int:
         return _write_register_file(m, index, value)
     if is_mtrr(index):
         write_mtrr(m, index, value)
+        on_paging_change(m)
         return DONE
     if index == msrs.IA32_FEATURE_CONTROL or index == msrs.IA32_SMM_MONITOR_CTL:
         return _write_locked(m, index, value)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from numba import types
 
 from vmxemu.cpu.layout import CS, HF_CS64, HF_INHIBIT_IRQ
-from vmxemu.engine.code import block_slot, is_io_code, survey_block
+from vmxemu.engine.code import ANYTHING, block_slot, is_io_code, mark_block, survey_block
 from vmxemu.engine.coherence import drop_written_code, enter_world, flush_translations
 from vmxemu.engine.library import emu_stop
 from vmxemu.jit import (
@@ -22,6 +22,7 @@ from vmxemu.jit import (
 )
 from vmxemu.layout import u64 as U
 from vmxemu.machine import event_poll
+from vmxemu.machine.stale_uses import trace_stale_uses
 from vmxemu.machine.subpages import end_step
 from vmxemu.machine.traps import settle, take
 from vmxemu.memory.physical import ALL_ONES, ram_offset
@@ -52,8 +53,12 @@ def vmxemu_step(state: int, trap: int) -> int:
             return NOT_MINE
         if m.engine.stepping != 0:
             end_step(m, False)  # the event comes first
-        return settle(m, outcome)
-    return settle(m, take(m, trap))
+        outcome = settle(m, outcome)
+    else:
+        outcome = settle(m, take(m, trap))
+    if m.tlb.checking != 0:
+        trace_stale_uses(m)
+    return outcome
 
 
 @native_callback(U64(U64, U64, U64), symbol="vmxemu_translate")
@@ -67,7 +72,9 @@ def before_guest(m: "State") -> None:
     """Make Unicorn's caches true to the state in which the guest goes on."""
     if m.memory.code_written != 0 or m.engine.drop_all_code != 0:
         drop_written_code(m)
-    if m.engine.flush_at_block_end != 0:
+    # While stale translations are looked for this is so after nearly every block; an instruction that is repeated for one
+    # access to a descriptor table must find what it was given for another.
+    if m.engine.flush_at_block_end != 0 and (m.tlb.checking == 0 or m.engine.system_access & 1 == 0):
         m.engine.flush = 1
     enter_world(m)
     if m.engine.previous_block == 0:
@@ -141,6 +148,7 @@ def on_block(uc: int, address: int, size: int, state: int) -> None:
         if block_pause(m, address, U(size)):
             emu_stop(uc)
             return
+    m.engine.current_block = address
     block = m.engine.block[block_slot(address)]
     if block.linear == address and block.size == size:
         clock.ticks = clock.ticks + block.ticks
@@ -163,13 +171,16 @@ def look_at_block(m: "State", linear: int, size: int) -> None:
     buffer = m.engine.code_buffer
     if size > 2 * PAGE:
         size = 2 * PAGE
+        mark_block(m, linear, ANYTHING)
     first = PAGE - (linear & OFFSET_MASK)
     if first > size:
         first = size
     if not copy_code(m, linear, buffer, first):
+        mark_block(m, linear, ANYTHING)
         return
     hpa = m.walk.hpa
     if first < size and not copy_code(m, linear + first, buffer + first, size - first):
+        mark_block(m, linear, ANYTHING)
         return
     if survey_block(m, linear, size, buffer):
         m.engine.retranslate = 1

@@ -3,6 +3,7 @@
 from numba import types
 from unicorn.unicorn_const import UC_PROT_ALL
 
+from vmxemu.engine.code import block_may
 from vmxemu.engine.coherence import PHYSICAL_WINDOW, note_code_frame
 from vmxemu.engine.layout import ANSWER_NONE, ANSWER_PAGE, ANSWER_REFUSE
 from vmxemu.engine.library import find_rip, unicorn_fill
@@ -13,6 +14,8 @@ from vmxemu.engine.unicorn_engine import VOID_HPA as _VOID
 from vmxemu.jit import cast_to, copy_bytes, kernel, load8, load64, native_callback, store64
 from vmxemu.layout import u64 as U
 from vmxemu.machine.faults import FILL_NOWHERE, FILL_POISON, FILL_TRANSLATION
+from vmxemu.machine.intent import intended_access
+from vmxemu.machine.stale_uses import trace_stale_uses
 from vmxemu.machine.subpages import translate_for_fill
 from vmxemu.memory.layout import HEALTHY, HOLDS_CODE, MAPPED_ON_BEHALF, POISONED, RETIRED
 from vmxemu.memory.physical import ALL_ONES, FOUR_GIB, hidden_smram, ram_offset
@@ -22,7 +25,7 @@ from vmxemu.state import State
 from vmxemu.trace import events
 from vmxemu.trace.emit import emit
 from vmxemu.translation.inline import apart
-from vmxemu.translation.layout import FETCH, IMPLICIT_SUPERVISOR, PERMIT_EXECUTE, PERMIT_READ, PERMIT_WRITE, WRITE
+from vmxemu.translation.layout import FETCH, IMPLICIT_SUPERVISOR, PERMIT_EXECUTE, PERMIT_READ, PERMIT_WRITE, READ, WRITE
 from vmxemu.translation.translate import translate
 
 U32, U64, I32 = types.uint32, types.uint64, types.int32
@@ -52,8 +55,11 @@ def on_miss(cpu: int, address: int, size: int, kind: int, table: int, probe: int
     if m.tlb.checking != 0:
         find_rip(cpu, caller, 0)  # uses of stale translations say where
     page = address & ~OFFSET_MASK
+    if access == READ and block_may(m) != 0:
+        find_rip(cpu, caller, 0)
+        access = intended_access(m, page)
     outcome = translate_for_fill(m, page, access)
-    if outcome == DONE and access != FETCH and m.walk.permissions >> access & 1 != 0:
+    if outcome == DONE and access != FETCH and m.walk.permissions >> (access & 3) & 1 != 0 and m.tlb.checking == 0:
         hpa = m.walk.hpa & ~OFFSET_MASK
         offset = ram_offset(m, hpa)
         if offset != ALL_ONES and not hidden_smram(m, hpa):
@@ -109,10 +115,16 @@ def resolve(m: "State", cpu: int, page: int, access: int, caller: int, outcome: 
         engine.system_access = engine.system_access & 2  # for this one fill; the instruction asks again for the next
         outcome = translate(m, page, access | IMPLICIT_SUPERVISOR)
     m.clock.ticks = m.clock.ticks + (m.walk.cycles << 4)
+    if m.tlb.checking != 0:
+        trace_stale_uses(m)
     if outcome != DONE or access == WRITE and m.walk.permissions & PERMIT_WRITE == 0:
         return refuse(m, FILL_TRANSLATION, access)
     if m.r.mode & 3 == 3:
         engine.owner_user = engine.world
+    if m.tlb.checking != 0 and access != FETCH:
+        # What the engine keeps would hide uses: let it keep nothing for longer than a block.
+        engine.flush_at_block_end = 1
+        m.clock.deadline = 0
     find_rip(cpu, caller, 0)  # events say where
     return admit(m, access)
 

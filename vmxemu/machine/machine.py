@@ -31,6 +31,7 @@ from vmxemu.trace.layout import CAPACITY, Event, Trace
 from vmxemu.trace.schema import DTYPE
 from vmxemu.translation.geometry import geometry_of
 from vmxemu.translation.geometry import install as install_translation
+from vmxemu.translation.roomy import roomy
 
 STOCK_FIRMWARE = "layered-firmware"
 # Where the engine stops and starts again it may look up the code page once more, which costs the guest some cycles. So slices
@@ -67,12 +68,20 @@ class Machine(View):
         describe_platform(m, self.profile, configuration.frequency)
         self._reset_platform()
         reset_processor(m, self.profile, configuration.seed)
-        self._cache_lines = install_translation(m, geometry_of(self.profile))
+        self._install_translation()
         install_policy(m, configuration)
         m.clock.limit = configuration.max_cycles << 4
         m.trace.enabled = 1
         m.engine.trap = int(NO_TRAP)
         emit(m, events.PHASE, events.PHASE_RESET, 0, 0, 0, 0)
+
+    def _install_translation(self) -> None:
+        """Caches of the profile's sizes, or larger ones if nothing is to be dropped for want of room."""
+        m, wanted = self.state, self.configuration.translation
+        geometry = geometry_of(self.profile)
+        lazy = wanted.tlb == "lazy"
+        self._cache_lines = install_translation(m, roomy(geometry) if lazy else geometry)
+        m.tlb.lazy, m.tlb.eager, m.tlb.checking = int(lazy), int(wanted.tlb == "eager"), int(wanted.check)
 
     def _firmware(self) -> bytes:
         """The stock firmware that boots VMM1, if the image does not do that itself."""

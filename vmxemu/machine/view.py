@@ -15,6 +15,7 @@ from vmxemu.outer.lookup import frame_behind
 from vmxemu.trace.digest import Digest
 from vmxemu.trace.emit import level_of
 from vmxemu.trace.events import PHASES
+from vmxemu.translation.stale_report import stale_uses
 from vmxemu.vmx.vmcs import vmread_field
 
 EVENTS_KEPT = 4096
@@ -97,7 +98,7 @@ class View:
         """Host-physical address behind a linear address now. Nothing is left of the look. Raises ValueError if unmapped."""
         m = self.state
         tlb, walk, caches = m.tlb.bytes().copy(), m.walk.bytes().copy(), m.caches.on
-        m.caches.on, m.tlb.probing = 0, 1
+        m.caches.on, m.tlb.probing, m.tlb.checking = 0, 1, 0
         try:
             outcome = self._translate(m.address, gva, 0)
             hpa = int(m.walk.hpa)
@@ -157,7 +158,8 @@ class View:
 
     def statistics(self) -> dict[str, Any]:
         """What has happened so far, JSON-able: exits_by_reason, phases, management, decisions, deliveries, migrations, refusals,
-        bypasses, injections, translation, virtual_cycles, instructions, wall_seconds, mips."""
+        bypasses, injections, translation, virtual_cycles, instructions, wall_seconds, mips; stale_translations if they are
+        looked for."""
         m = self.state
         facts = self._digest.summary()
         facts |= {
@@ -172,6 +174,8 @@ class View:
             "management_lost": int(m.platform.management.lost),
             "retired_uses": int(m.outer.retired_uses),
         }
+        if m.tlb.checking:
+            facts["stale_translations"] = {"uses": int(m.tlb.stale_count), "kinds": stale_uses(m)}
         return facts
 
     def _translation(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from vmxemu.isa import bits, controls, fields
 from vmxemu.jit import address_of, kernel, load64, store64
 from vmxemu.layout import u64 as U
 from vmxemu.memory.physical import host_address
-from vmxemu.outer.ept02 import eptp02
+from vmxemu.outer.ept02 import drop_all, eptp02
 from vmxemu.outer.ept_tables import FRAME_MASK, HOLE_HPA, NOT_MAPPED
 from vmxemu.outer.guest_view import host_of, hpa_of, load_pdptes, make_current, vmcs01, vmcs02, vmcs12
 from vmxemu.outer.msr_lists import switch_to_vm2
@@ -38,6 +38,8 @@ LOW_EXITS = controls.CPU_MSR_BITMAPS | controls.CPU_SECONDARY | controls.CPU_TSC
 def enter_vm2(m: "State") -> None:
     """Build VMCS02 from the current VMCS12 and make it current; its checks have passed."""
     charge_event(m, costs.VMM1_NESTED_MERGE)
+    if m.tlb.eager != 0:
+        drop_all(m)  # EPT02 is to VMM2 what a TLB is: it may lose anything at any time
     v01, v02, v12 = vmcs01(m), vmcs02(m), vmcs12(m)
     copy_slots(v02, v12, True)
     v02.vmcs_link_pointer = NO_LINK

@@ -27,6 +27,7 @@ def _parts(facts: Facts, hertz: int) -> Iterable[RenderableType | None]:
     yield decisions_table(facts)
     yield migrations_table(facts)
     yield translation_table(facts.get("translation") or {})
+    yield stale_table(facts.get("stale_translations"))
     yield expectations_table(facts.get("expectations") or ())
     yield Text(totals(facts, hertz))
 
@@ -131,6 +132,34 @@ def translation_table(translation: Facts) -> Table | None:
     if not rows or translation.get("tlb_lookups") == 0:  # paging was never on
         return None
     return table("Translation", ("what", "value"), rows, ("value",))
+
+
+def stale_table(found: Facts | None) -> RenderableType | None:
+    """Uses of stale translations, page by page; a line if there were none, nothing if nobody looked."""
+    if found is None:
+        return None
+    if not found["uses"]:
+        return Text("Uses of stale translations: none")
+    pages = dict.fromkeys(kind["gla"] >> 12 for kind in found["kinds"])
+    rows: list[tuple[str, ...]] = []
+    for page in pages:
+        kinds = [kind for kind in found["kinds"] if kind["gla"] >> 12 == page]
+        rows += [(f"{page << 12:#x}" if kind is kinds[0] else "", *_stale_row(kind)) for kind in kinds]
+    columns = (
+        "page", "count", "access", "from", "cached", "memory", "what changed", "owed", "cached at", "used at", "RIP", "by", "EPTP"
+    )  # fmt: skip
+    title = f"Uses of stale translations: {found['uses']:,}"
+    return _cut(title, columns, rows, ("page", "count", "cached", "memory", "cached at", "used at", "RIP"))
+
+
+def _stale_row(kind: Facts) -> tuple[str, ...]:
+    by = f"{kind['level']} VPID {kind['vpid']}" + (f" PCID {kind['pcid']}" if kind["pcid"] else "")
+    born = kind["cycle_cached"]
+    return (
+        f"{kind['count']:,}", kind["access"], kind["source"], kind["cached"], kind["now"], kind["changed"], kind["owed"],
+        "" if born is None else f"{born:,}", f"{kind['cycle']:,}", f"{kind['rip']:#x}", by,
+        f"{kind['eptp']:#x}" if kind["eptp"] else "",
+    )  # fmt: skip
 
 
 def expectations_table(verdicts: Sequence[Facts]) -> Table | None:

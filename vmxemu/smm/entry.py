@@ -17,7 +17,7 @@ from vmxemu.timing import costs
 from vmxemu.timing.clock import charge_event
 from vmxemu.trace import events
 from vmxemu.trace.emit import emit
-from vmxemu.translation.invalidate import invalidate_all
+from vmxemu.translation.invalidate import on_smi
 
 if TYPE_CHECKING:
     from vmxemu.state import State
@@ -126,5 +126,4 @@ def enter_smm(m: "State", cause: int) -> None:
     m.smm.entries = m.smm.entries + 1
     copy_area(m, True)
     load_entry_state(m)
-    invalidate_all(m)
-    m.engine.flush = 1
+    on_smi(m)

@@ -16,7 +16,7 @@ from vmxemu.timing import costs
 from vmxemu.timing.clock import charge_event
 from vmxemu.trace import events
 from vmxemu.trace.emit import emit
-from vmxemu.translation.invalidate import invalidate_all
+from vmxemu.translation.invalidate import on_rsm
 
 if TYPE_CHECKING:
     from vmxemu.state import State
@@ -77,7 +77,6 @@ def execute_rsm(m: "State") -> int:
     mov_ss = m.cpu.mov_ss_shadow
     refresh_mode(m)
     set_interrupt_shadow(m, sti, mov_ss)
-    invalidate_all(m)
-    m.engine.flush = 1
+    on_rsm(m)
     m.clock.attention = 1  # an SMI or NMI may have waited
     return DONE

@@ -38,6 +38,7 @@ KINDS = (
     Kind(17, "REFUSED", "what", "value", "", "", ""),  # asking for VMM1 after the boot phase, unhooking the trap, ...
     Kind(18, "FRAME", "state", "hpa", "", "", ""),  # a frame changed its state
     Kind(20, "FORBIDDEN", "state", "hpa", "gpa", "gla", ""),  # a virtual machine reached a retired or sequestered frame
+    Kind(21, "STALE_USE", "stale_change", "gla", "stale_source", "cached_hpa", "cycle_cached"),  # the first of its kind
     Kind(19, "BYPASS", "management_kind", "serial", "", "", ""),  # a management interrupt was handled with no VMM1 in between
 )
 
@@ -63,6 +64,7 @@ BY_NUMBER = {kind.number: kind for kind in KINDS}
     REFUSED,
     FRAME,
     FORBIDDEN,
+    STALE_USE,
     BYPASS,
 ) = (U(kind.number) for kind in KINDS)
 

@@ -6,13 +6,14 @@ import numpy as np
 
 from vmxemu.isa import exceptions, exits
 from vmxemu.trace import events
+from vmxemu.translation.stale_words import CHANGES, SOURCES
 
 LEVELS = {0: "L0", 1: "L1", 2: "L2", 3: "SMM"}
 BASIC_REASON = 0xFFFF
 ENTRY_FAILED = 1 << 31
 HEXADECIMAL = frozenset(
     "vmcs interruption_info qualification guest_physical error_code smbase address detail hpa gpa gpa1 gpa2 old_hpa "
-    "new_hpa root first operand value".split()
+    "new_hpa root first operand value gla cached_hpa".split()
 )
 
 
@@ -60,6 +61,8 @@ TABLES: dict[str, dict[int, str]] = {
     "owner": events.OWNERS,
     "action": events.ACTIONS,
     "level": LEVELS,
+    "stale_change": CHANGES,
+    "stale_source": SOURCES,
     "status": getattr(events, "MIGRATION_STATUS", {0: "done"}),
     "state": getattr(events, "FRAME_STATES", {}),
 }

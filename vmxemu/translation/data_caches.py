@@ -2,12 +2,13 @@
 
 The caches are those of the CPU profile, physically indexed, inclusive on the way in, least recently used first out.
 They see the walks' references only: the lines of data that compete with them are not modelled. A set is sixteen 32-bit
-line numbers + 1 (0: empty), the most recent one first.
+line numbers + 1 (0: empty), the most recent one first: lines 256 GiB apart are taken for one another.
 """
 
 from typing import TYPE_CHECKING
 
 from vmxemu.layout import u64 as U
+from vmxemu.translation.bits import CR0_CD
 from vmxemu.translation.inline import apart
 from vmxemu.translation.lanes import touch_line
 
@@ -23,7 +24,7 @@ UNCACHEABLE, WRITE_COMBINING = U(0), U(1)
 def reference_cycles(m: "State", hpa: int, memory_type: int) -> int:
     """Cycles of a load of a paging-structure entry; the line is the most recent one of its sets afterwards."""
     caches = m.caches
-    if memory_type <= WRITE_COMBINING:
+    if memory_type <= WRITE_COMBINING or m.r.cr[0] & CR0_CD != 0:
         caches.uncached = caches.uncached + 1
         return caches.memory_cycles
     line = hpa >> 6

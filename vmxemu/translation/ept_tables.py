@@ -21,7 +21,7 @@ from vmxemu.translation.ept_page import (
 from vmxemu.translation.inline import apart
 from vmxemu.translation.journal import note
 from vmxemu.translation.layout import EPT_MODE_BASED_EXECUTE, STEP_EPT, STEP_EPT_WALK_CACHE
-from vmxemu.translation.tlb import MISS, find_in, guest_physical_space, place, used
+from vmxemu.translation.tlb import MISS, drop, find_latest, guest_physical_space, place, used
 from vmxemu.translation.tlb_layout import EPT_TABLES
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def walk_below(
     while slot == MISS:
         if m.tlb.arrays[EPT_TABLES + level].ways != 0:
             page = gpa >> (level - 1) * 9 + PAGE
-            slot = find_in(m, EPT_TABLES + level, page, page << PAGE, space)
+            slot = find_latest(m, EPT_TABLES + level, page, page << PAGE, space)
         level = level + 1
         if level > LAST_LEVEL and slot == MISS:
             return NOT_FROM_HERE
@@ -127,6 +127,10 @@ def keep_ept_tables(m: "State", eptp: int, gpa: int, leaf_shift: int) -> None:
 def _keep(m: "State", gpa: int, shift: int, word: int) -> None:
     level = shift * 57 >> 9
     number = EPT_TABLES + level
-    if m.tlb.arrays[number].ways != 0:
-        page = gpa >> (level - 1) * 9 + PAGE
-        place(m, number, page, page << PAGE, guest_physical_space(m), word, gpa)
+    if m.tlb.arrays[number].ways == 0:
+        return
+    page, space = gpa >> (level - 1) * 9 + PAGE, guest_physical_space(m)
+    slot = find_latest(m, number, page, page << PAGE, space)
+    if slot != MISS:  # it was of no use to this walk
+        drop(m, slot)
+    place(m, number, page, page << PAGE, space, word, gpa)

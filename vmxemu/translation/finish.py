@@ -200,9 +200,9 @@ def _set_flags(m: "State", eptp: int, access: int, levels: int, step: int, leaf:
     """Set the accessed flags on the way and, for a write, the last entry's dirty flag. 0, or FAILED where EPT forbids
     the store.
     """
-    if m.tlb.probing != 0:
+    if m.tlb.probing == 1:
         return U(0)
-    references = m.walk.references
+    references, cycles = m.walk.references, m.walk.memory_cycles
     dirties = access & 3 == WRITE and access & SHADOW_STACK == 0
     failed = U(0)
     level = levels
@@ -216,10 +216,11 @@ def _set_flags(m: "State", eptp: int, access: int, levels: int, step: int, leaf:
                 if answer & FAILED != 0:
                     m.walk.qualification = m.walk.qualification | GLA_VALID
                     failed = answer
-            if failed == 0:
+            if failed == 0 and m.tlb.probing == 0:
                 _store_flags(m, level, at, new, step)
         level = level - 1
-    m.walk.references = references  # the entries are counted once
+    m.walk.references = references  # the entries are counted, and charged, once
+    m.walk.memory_cycles = cycles
     return failed
 
 

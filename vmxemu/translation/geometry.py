@@ -20,9 +20,11 @@ NAMES = {group * 3 + size: f"{GROUPS[group]}_{CLASSES[size]}" for group in range
     int(EPT_TABLES) + 2: "ept_pd", int(EPT_TABLES) + 3: "ept_pdpt", int(EPT_TABLES) + 4: "ept_pml4",
     int(EPT_TABLES) + 5: "ept_pml5", int(NESTED_TABLES): "nested", int(NESTED_PAGES): "nested_pages",
 }  # fmt: skip
+NUMBERS = {name: number for number, name in NAMES.items()}
 PAGE_ARRAYS = 9
 LINE_BYTES = 64
 SET_WAYS = 16
+NOWHERE = CAPACITY - 4  # where an array that does not exist is looked for: entries that are never filled
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,9 @@ class Geometry:
     """Entries and ways per array, and costs in cycles.
 
     `arrays` maps "l1d_4k", "l1d_2m", "l1d_1g", "l1i_4k", ..., "stlb_4k", "stlb_2m", "stlb_1g" to (entries, ways); an
-    absent one, or one of 0 entries, keeps its pages in the next smaller size. "stlb_2m" shares the entries of
-    "stlb_4k" if `shared_stlb`. Sets must be a power of two. `stlb_hash_bits` n > 0: set = page ^ page >> n.
+    absent one, or one of 0 entries, keeps its pages in the next smaller size. `shared`: which array has its entries in
+    another one (of a smaller page size and of the same entries and ways, else each has its own). Sets must be a power
+    of two. `stlb_hash_bits` n > 0: set = page ^ page >> n in "stlb_4k" and "stlb_2m".
     `walk_caches` maps "pd", "pdpt", "pml4", "pml5" (paging-structure caches by the entry that they hold), "ept_pd",
     "ept_pdpt", "ept_pml4", "ept_pml5" (those of EPT), "nested"
     (guest-physical addresses of the guest's tables) and "nested_pages" (those of pages) to entries; they are fully
@@ -50,7 +53,7 @@ class Geometry:
     """
 
     arrays: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    shared_stlb: bool = True
+    shared: Mapping[str, str] = field(default_factory=lambda: {"stlb_2m": "stlb_4k"})
     stlb_hash_bits: int = 0
     stlb_cycles: int = 0
     walk_cycles: int = 0
@@ -74,21 +77,30 @@ NO_TLB = Geometry()
 
 
 def geometry_of(profile: CpuProfile) -> Geometry:
-    """The profile's TLBs, walk caches, data caches and costs. A TLB that holds several page sizes serves each of them."""
+    """The profile's TLBs, walk caches, data caches and costs.
+
+    A TLB that holds several page sizes is one array that serves each of them. Of two TLBs of one level and page size,
+    the first counts: a second level for code alone is not modelled. Walk caches are replaced by age.
+    """
     arrays: dict[str, tuple[int, int]] = {}
+    shared: dict[str, str] = {}
     trees: set[str] = set()
     hash_bits = 0
     for name, tlb in profile.tlb.items():
         group = GROUP_OF[name.split("_")[0]]
-        for size in tlb.page_sizes:
-            if tlb.entries and size.lower() in CLASSES:
-                arrays.setdefault(f"{group}_{size.lower()}", (tlb.entries, tlb.ways))
-                if tlb.replacement == "tree_plru":
-                    trees.add(f"{group}_{size.lower()}")
-        if group == "stlb" and tlb.hash == "xor7":
+        held = [f"{group}_{size}" for size in CLASSES if size in map(str.lower, tlb.page_sizes)]
+        new = [array for array in held if tlb.entries and array not in arrays]
+        arrays |= dict.fromkeys(new, (tlb.entries, tlb.ways))
+        shared |= dict.fromkeys(new[1:], new[0]) if new else {}
+        if tlb.replacement == "tree_plru":
+            trees |= set(new)
+        if tlb.hash == "xor7":
+            if group != "stlb" or "stlb_1g" in new:
+                raise ValueError(f"{profile.name}: {name}: index hash is known for second-level TLBs of 4K and 2M pages only")
             hash_bits = 7
     return Geometry(
         arrays=arrays,
+        shared=shared,
         stlb_hash_bits=hash_bits,
         stlb_cycles=profile.costs["tlb_stlb_hit"],
         walk_cycles=profile.costs["page_walk_start"],
@@ -112,8 +124,8 @@ def install(m: Any, geometry: Geometry) -> list[Any]:
     for number in range(ARRAYS):
         pages_end = position if number == PAGE_ARRAYS else pages_end
         position += _lay_out(tlb, geometry, number, position)
-    if position >= CAPACITY:
-        raise ValueError(f"the arrays hold {position} entries, not less than {CAPACITY}")
+    if position > NOWHERE:
+        raise ValueError(f"the arrays hold {position} entries, not less than {NOWHERE + 1}")
     tlb.used, tlb.pages_end = position, pages_end
     tlb.live = tlb.clock = 0
     tlb.spaces.numpy[:] = 0
@@ -126,7 +138,7 @@ def install(m: Any, geometry: Geometry) -> list[Any]:
             slots = int(array.first) + offsets
             tlb.sets.numpy[slots] = slots - offsets % stride
             tlb.stamps.numpy[slots[offsets % stride >= int(array.ways)]] = NEVER_VICTIM
-    tlb.hints.numpy[:] = tlb.large_hints.numpy[:] = CAPACITY - 1
+    tlb.hints.numpy[:] = tlb.large_hints.numpy[:] = tlb.latest.numpy[:] = CAPACITY - 1
     tlb.trees_on = int(any(array.tree_plru for array in tlb.arrays))
     tlb.tables_on = int(any(tlb.arrays[int(TABLES) + level].ways for level in range(2, 6)))
     tlb.ept_tables_on = int(any(tlb.arrays[int(EPT_TABLES) + level].ways for level in range(2, 6)))
@@ -139,7 +151,8 @@ def install(m: Any, geometry: Geometry) -> list[Any]:
 def _lay_out(tlb: Any, geometry: Geometry, number: int, position: int) -> int:
     """One array from `position` on; gives the entries that it takes of the pool."""
     array = tlb.arrays[number]
-    array.ways = array.stride = array.set_mask = array.first = 0
+    array.first = NOWHERE
+    array.ways = array.stride = array.set_mask = 0
     array.hash_shift = array.hash_mask = array.tree_plru = 0
     name = NAMES.get(number, "")
     entries, ways = geometry.arrays.get(name, (0, 0))
@@ -153,12 +166,13 @@ def _lay_out(tlb: Any, geometry: Geometry, number: int, position: int) -> int:
     most = MOST_WAYS if name not in geometry.tree_plru else WAYS
     if ways > most:
         raise ValueError(f"{name}: {ways} ways are too many, {most} is the most")
-    shared = name == "stlb_2m" and geometry.shared_stlb and geometry.arrays.get("stlb_4k") == (entries, ways)
+    owner = geometry.shared.get(name)
+    shared = owner is not None and geometry.arrays.get(owner) == (entries, ways)
     stride = -(-ways // 4) * 4
     array.ways, array.stride, array.set_mask = ways, stride, sets - 1
-    array.tree_plru = int(name in geometry.tree_plru)
-    array.first = tlb.arrays[6].first if shared else position
-    hashed = geometry.stlb_hash_bits if name.startswith("stlb") else 0
+    array.tree_plru = max(1, (ways - 1).bit_length()) if name in geometry.tree_plru else 0
+    array.first = tlb.arrays[NUMBERS[owner]].first if shared and owner else position
+    hashed = geometry.stlb_hash_bits if name in ("stlb_4k", "stlb_2m") else 0
     array.hash_shift, array.hash_mask = hashed, sets - 1 if hashed else 0
     return 0 if shared else sets * stride
 

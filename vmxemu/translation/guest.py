@@ -13,6 +13,7 @@ from vmxemu.translation.bits import (
     ADDRESS_MASK,
     CR4_LA57,
     CR4_PAE,
+    CR4_PCIDE,
     CR4_PSE,
     EFER_LMA,
     EFER_NXE,
@@ -37,6 +38,7 @@ from vmxemu.translation.memory_type import structure_type
 from vmxemu.translation.tlb_layout import NESTED_TABLES
 from vmxemu.translation.walk_caches import (
     NOWHERE,
+    TABLE_TYPE,
     find_nested,
     find_table,
     guest_rights,
@@ -102,6 +104,7 @@ def _walk(m: "State", gla: int, access: int, required: int, root: int, levels: i
         answer = U(0)
         if known != NOWHERE:
             at = known | at & PAGE_OFFSET
+            answer = entry & TABLE_TYPE
             known = NOWHERE
         elif eptp != 0:
             kept = find_nested(m, NESTED_TABLES, at, level, table_access) if m.tlb.nested_on != 0 else NOWHERE
@@ -118,7 +121,7 @@ def _walk(m: "State", gla: int, access: int, required: int, root: int, levels: i
                     keep_nested(m, NESTED_TABLES, at, found & FRAME_MASK | answer)
                 at = found
         if m.tlb.tables_on != 0 and level != first and both & A != 0:
-            keep_table(m, gla, level + 1, step, at & FRAME_MASK, table, both, either, entry)
+            keep_table(m, gla, level + 1, step, at & FRAME_MASK, table, both, either, entry, answer)
         m.walk.entry_hpa[level] = at
         higher = entry
         entry = read_entry(m, at, ram, plain) if step == NINE else read32(m, at)
@@ -146,6 +149,9 @@ def _refer(m: "State", level: int, at: int, entry: int, higher: int, answer: int
     """Charge a reference, whose memory type the entry above and EPT decide, and put it into the journal."""
     cycles = U(0)
     if m.caches.on != 0 and m.tlb.probing == 0:
+        top = 5 if m.r.cr[4] & CR4_LA57 != 0 else 4
+        if m.r.cr[4] & CR4_PCIDE != 0 and level == top:
+            higher = U(0)  # CR3 holds a PCID, not PWT and PCD
         cycles = reference_cycles(m, at, structure_type(m, higher, answer, at))
         m.walk.memory_cycles = m.walk.memory_cycles + cycles
     if m.walk.recording != 0:

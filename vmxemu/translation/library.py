@@ -9,6 +9,7 @@ walker.use(guest, ept)
 walker.translate(0x40_0123)           # Translation(outcome=0, gpa=0x100123, hpa=0x100123, references=19, ...)
 walker.translate_many(addresses)      # (hpas, outcomes), as fast as it gets
 walker.translate_in_full(addresses)   # Translations(hpas, outcomes, permissions, references, cycles)
+walker.mark_frame(0x10_0000, "poisoned")  # walks that end there say so from now on
 
 `Walker(geometry="skylake-sp")` has the TLBs, walk caches and data caches of a CPU profile; `NO_TLB` has none.
 """
@@ -21,7 +22,9 @@ import numpy as np
 from vmxemu.cpu.layout import HF_CS64, Registers
 from vmxemu.isa import cpus, memory_types
 from vmxemu.layout import Record
+from vmxemu.memory.layout import FAILING, HEALTHY, POISONED, RETIRED
 from vmxemu.memory.reservation import reserve
+from vmxemu.outcome import DONE, POISON, RETIRED_FRAME
 from vmxemu.state import State
 from vmxemu.translation import bits
 from vmxemu.translation.batch import translate_in_full, translate_many
@@ -38,11 +41,15 @@ WRITE_BACK = memory_types.NUMBERS["WB"]
 PAT_AT_RESET = 0x0007_0406_0007_0406  # SDM Vol. 3A, 'IA32_PAT MSR'
 GUEST_DEFAULT = int(bits.P | bits.RW | bits.US)
 EPT_DEFAULT = int(bits.EPT_READ | bits.EPT_WRITE | bits.EPT_EXECUTE)
+FRAME_STATES = {"healthy": int(HEALTHY), "failing": int(FAILING), "poisoned": int(POISONED), "retired": int(RETIRED)}
+FRAME_NAMES = {number: name for name, number in FRAME_STATES.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """One translation as `m.walk` gives it; addresses are None where the outcome (vmxemu.outcome) is not 0."""
+    """One translation as `m.walk` gives it. The outcome is one of vmxemu.outcome: 0 is success. What a failed one does not
+    have is None; POISON and RETIRED_FRAME have addresses and `frame_state`, one of FRAME_STATES.
+    """
 
     outcome: int
     gpa: int | None
@@ -54,6 +61,7 @@ class Translation:
     cycles: int
     memory_type: str | None
     key: int | None
+    frame_state: str | None
 
 
 class Translations(NamedTuple):
@@ -70,9 +78,14 @@ class Walker:
     """A processor's translation with RAM of its own, in 64-bit mode with CPL 0, paging off and EPT off until `use`."""
 
     def __init__(
-        self, ram_bytes: int = 16 << 20, geometry: Geometry | str = SKYLAKE_SP, physical_bits: int = 46
+        self, ram_bytes: int = 16 << 20, geometry: Geometry | str = SKYLAKE_SP, physical_bits: int | None = None
     ) -> None:
-        """`geometry`: sizes, or the name of a CPU profile. RAM costs nothing until it is touched."""
+        """`geometry`: sizes, or the name of a CPU profile, whose physical-address width counts then (else 46 bits). RAM
+        costs nothing until it is touched. Raises ValueError for an unknown profile or a geometry that does not fit.
+        """
+        profile = cpus.load(geometry) if isinstance(geometry, str) else None
+        sizes = geometry_of(profile) if profile else geometry
+        assert isinstance(sizes, Geometry)
         self.ram = reserve(ram_bytes)
         self._frames = reserve(max(ram_bytes >> 12, 1))
         self._registers = Record(Registers)
@@ -80,14 +93,13 @@ class Walker:
         self.m.r = self._registers.address
         self.m.memory.ram, self.m.memory.low_bytes = self.ram.ctypes.data, ram_bytes
         self.m.memory.frames, self.m.memory.frame_count = self._frames.ctypes.data, ram_bytes >> 12
-        self.m.cpu.physical_bits = physical_bits
+        self.m.cpu.physical_bits = physical_bits or (profile.identity.physical_bits if profile else 46)
         self.m.cpu.vmx_msr[bits.EPT_VPID_CAP] = bits.CAP_EXECUTE_ONLY | bits.CAP_2M | bits.CAP_1G
         self.m.r.mode = HF_CS64
         self.m.r.efer = bits.EFER_LMA | bits.EFER_NXE
         self.m.r.cr[4] = bits.CR4_PAE
         self.m.r.pat = PAT_AT_RESET
         self.m.cpu.mtrr_def_type = bits.MTRR_ENABLE | WRITE_BACK
-        sizes = geometry_of(cpus.load(geometry)) if isinstance(geometry, str) else geometry
         self._cache_lines = install(self.m, sizes)
         self._next_frame = ram_bytes
 
@@ -126,10 +138,11 @@ class Walker:
         outcome = int(translate(self.m, gla, access))
         walk = self.m.walk
         word = int(walk.word)
+        reached = outcome in (DONE, POISON, RETIRED_FRAME)
         return Translation(
             outcome,
-            int(walk.gpa) if outcome == 0 else None,
-            int(walk.hpa) if outcome == 0 else None,
+            int(walk.gpa) if reached else None,
+            int(walk.hpa) if reached else None,
             int(walk.page_bytes),
             int(walk.permissions),
             int(walk.qualification),
@@ -137,6 +150,7 @@ class Walker:
             int(walk.cycles),
             memory_types.NAMES[int(memory_type(self.m))] if outcome == 0 else None,
             word >> int(KEY_SHIFT) & 15 if outcome == 0 else None,
+            self.frame_state(int(walk.hpa)) if reached else None,
         )
 
     def translate_many(self, glas: Addresses, access: int = int(READ)) -> tuple[Addresses, Addresses]:
@@ -159,6 +173,22 @@ class Walker:
         )
         translate_in_full(self.m, glas, access, *found)
         return found
+
+    def mark_frame(self, hpa: int, state: str) -> None:
+        """Set the state of the 4-KiB frame at `hpa`, one of FRAME_STATES. From now on a walk that ends at a poisoned or a
+        retired frame ends in POISON or RETIRED_FRAME, and nothing of it is kept in the TLB. What is cached already stays:
+        invalidate it, as on hardware. Raises ValueError for another state or an address outside RAM.
+        """
+        if state not in FRAME_STATES:
+            raise ValueError(f"no frame state {state!r}; known: {', '.join(FRAME_STATES)}")
+        if not 0 <= hpa < len(self.ram):
+            raise ValueError(f"{hpa:#x} is not in RAM")
+        self._frames[hpa >> 12] = FRAME_STATES[state]
+        self.m.tlb.watch_frames = 1
+
+    def frame_state(self, hpa: int) -> str:
+        """The state of the frame at `hpa`; that of what is no RAM is healthy."""
+        return FRAME_NAMES[int(self._frames[hpa >> 12]) if hpa < len(self.ram) else int(HEALTHY)]
 
     def read64(self, hpa: int) -> int:
         """Eight bytes of RAM."""
@@ -184,13 +214,17 @@ class Walker:
         return matrix
 
     def reset_counters(self) -> None:
-        """Set the TLB's counters to zero; what it holds stays."""
+        """Set the counters of the TLB and of the data caches to zero; what they hold stays."""
         tlb = self.m.tlb
         tlb.stlb_hits = tlb.walks = tlb.references = tlb.faults = tlb.invalidations = 0
         tlb.walk_clock = tlb.nested_hits = 0
         tlb.table_hits.numpy[:] = tlb.ept_table_hits.numpy[:] = 0
         tlb.ept_walks.numpy[:] = 0
         tlb.guest_walks.numpy[:] = 0
+        caches = self.m.caches
+        caches.misses = caches.uncached = 0
+        for cache in caches.level:
+            cache.hits = 0
 
 
 class Tables:

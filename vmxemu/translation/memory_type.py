@@ -82,11 +82,9 @@ def memory_type(m: "State") -> int:
 
 @apart
 def structure_type(m: "State", higher: int, answer: int, hpa: int) -> int:
-    """Memory type of a guest paging structure. `higher`: CR3 or the entry that refers to it; `answer`: the EPT walk's, 0
-    where none was made: a cached one, taken for write-back.
+    """Memory type of a guest paging structure. SDM Vol. 3A, 'Paging and Memory Typing'. `higher`: CR3 or the entry that
+    refers to it; `answer`: the EPT walk's, or as much of it as is cached.
     """
     if m.paging.ept_pointer == 0:
         return effective_type(m, higher >> 3 & 3, NO_EPT_TYPE, U(0), hpa)
-    if answer == 0:
-        return effective_type(m, higher >> 3 & 3, WRITE_BACK, U(0), hpa)
     return effective_type(m, higher >> 3 & 3, answer >> ANSWER_TYPE_SHIFT & 7, answer >> 10 & 1, hpa)

@@ -6,9 +6,10 @@ from vmxemu.jit import kernel
 from vmxemu.memory.frames import frame_state
 from vmxemu.memory.layout import POISONED, RETIRED
 from vmxemu.outcome import DONE, POISON, RETIRED_FRAME
+from vmxemu.translation.births import begin_birth
 from vmxemu.translation.bits import FRAME_MASK
 from vmxemu.translation.ept_failure import FAILED
-from vmxemu.translation.forget import forget_address
+from vmxemu.translation.forget import forget_failed
 from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.rights import (
     CLASS_SHIFT,
@@ -38,6 +39,8 @@ def walk_and_insert(m: "State", gla: int, access: int, pcid: int, space: int, re
     tlb.table_used = 0
     with_tables = tlb.tables_on
     while True:
+        if tlb.checking != 0:
+            begin_birth(m)
         word = walk(m, gla, access, required)
         if word & FAILED == 0 or tlb.table_used == 0 or tlb.lazy != 0:
             break
@@ -50,8 +53,9 @@ def walk_and_insert(m: "State", gla: int, access: int, pcid: int, space: int, re
     cost_of_walk(m)
     if word & FAILED != 0:
         tlb.faults = tlb.faults + 1
-        forget_address(m, gla, pcid, space)
+        forget_failed(m, gla, word)
         return word & ~FAILED
+    tlb.refused = 0
     offset = page_offset(word)
     result.word = word
     result.hpa = word & FRAME_MASK | gla & offset

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from vmxemu.jit import address_of, kernel, load32, store32
 from vmxemu.layout import u64 as U
+from vmxemu.translation.births import note_birth
 from vmxemu.translation.bits import CR4_PCIDE, FRAME_MASK, PCID_MASK
 from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.lanes import LANES, least, lowest_bit, matching_bytes
@@ -107,6 +108,18 @@ def find_in(m: "State", number: int, page: int, tag: int, space: int) -> int:
             return found
         slot = slot + 16
         ways = ways - 16
+
+
+@inlined
+def find_latest(m: "State", number: int, page: int, tag: int, space: int) -> int:
+    """`find_in` for a walk cache: walks often need what the walk before has found."""
+    slot = m.tlb.latest[number]
+    if match(m, slot, tag, space, MISS) != MISS:
+        return slot
+    found = find_in(m, number, page, tag, space)
+    if found != MISS:
+        m.tlb.latest[number] = found
+    return found
 
 
 @apart
@@ -213,7 +226,7 @@ def _tree_or_free(m: "State", first: int, array: TlbArray) -> int:
         if free != MISS:
             return free
         m.tlb.trees[first >> 2] = m.tlb.trees[first >> 2] & ~MAY_HAVE_ROOM
-    return first + tree_victim(m, first, array.ways)
+    return first + tree_victim(m, first, array.ways, array.tree_plru)
 
 
 @apart
@@ -244,8 +257,7 @@ def place(m: "State", number: int, page: int, tag: int, space: int, word: int, g
     if m.tlb.trees_on != 0:
         touch(m, slot)
     if m.tlb.checking != 0:
-        m.tlb.births[slot] = m.tlb.clock
-        m.tlb.birth_ticks[slot] = m.clock.ticks
+        note_birth(m, number, slot)
 
 
 @inlined

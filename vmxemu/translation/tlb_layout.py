@@ -6,7 +6,7 @@ from vmxemu.layout import Array, Layout, array, u8, u16, u64
 from vmxemu.layout import u64 as U
 from vmxemu.translation.layout import Walk
 
-CAPACITY = 16384  # entries of all arrays together, and one that is never filled
+CAPACITY = 16384  # entries of all arrays together, and four that are never filled
 L1D, L1I, STLB = U(0), U(1), U(2)  # groups of arrays
 CLASS_4K, CLASS_2M, CLASS_1G, CLASS_4M = (
     U(0),
@@ -30,7 +30,7 @@ class TlbArray(Layout):
     first: u64  # index of its first entry
     hash_shift: u64  # set = (page ^ (page >> hash_shift & hash_mask)) & set_mask
     hash_mask: u64
-    tree_plru: u64  # 1 = victims by a tree of bits per set, else by age
+    tree_plru: u64  # levels of the tree of bits, per set, that points to victims; 0 = victims by age
 
 
 class TlbValue(Layout):
@@ -63,18 +63,30 @@ class Caches(Layout):
     level: Array[DataCache] = array(3)
 
 
-class StaleUse(Layout):
-    """A use of a translation that memory no longer gives (translation.stale)."""
+class Birth(Layout):
+    """How a cached translation came to be, where `checking` asks for it: when, and by which of the guest's entries."""
 
+    clock: u64  # look-ups
+    ticks: u64
+    root: u64  # CR3's address
+    owed: u64  # it was stale already: stale.OWED_*
+    entry_gpa: Array[u64] = array(6)  # by level, 0 = none
+    entry_hpa: Array[u64] = array(6)
+
+
+class StaleUse(Layout):
+    """Uses of a translation that memory no longer gives (translation.stale), all of one page and kind; facts of the first."""
+
+    count: u64
     gla: u64
     access: u64
-    source: u64  # stale.SOURCE_*: which cache it came from
+    source: u64  # stale.FROM_*: which cache it came from
     owed: u64  # stale.OWED_*: which invalidation was not made
     cached_gpa: u64
-    cached_word: u64
+    cached_word: u64  # translation.rights; or FAILED and the outcome
     now_gpa: u64
-    now_word: u64  # or the outcome of the walk
-    born_clock: u64  # when the translation was cached: look-ups, ticks
+    now_word: u64
+    born_clock: u64  # when the translation was cached: look-ups, ticks. 0, 0: not known
     born_ticks: u64
     used_clock: u64
     used_ticks: u64
@@ -82,6 +94,7 @@ class StaleUse(Layout):
     vpid: u64
     ept_pointer: u64
     rip: u64
+    level: u64  # 0 = VMX root or no VMX, 1 = VM1, 2 = VM2, 3 = SMM
 
 
 STALE_USES = 256
@@ -107,7 +120,7 @@ class Tlb(Layout):
     eager: u64  # each invalidation drops all that it may drop
     watch_frames: u64  # a walk that ends at a poisoned or retired frame says so
     checking: u64  # uses of stale translations are looked for
-    probing: u64  # a walk is to have no effects
+    probing: u64  # a walk is to have no effects. 2: but to fail where a flag that it would set could not be stored
     walk_pcid: u64  # keys of the walk in progress
     walk_space: u64
     stlb_cycles: u64  # cost of an STLB hit
@@ -141,8 +154,9 @@ class Tlb(Layout):
     # tree-PLRU state of a set, at a quarter of its first entry's index; bit 0: the set may have an invalid entry
     trees: Array[u64] = array(CAPACITY // 4)
     large_hints: Array[u16] = array(2 * 64)  # the same as `hints` for 2M and 1G pages
-    births: Array[u64] = array(CAPACITY)  # clock and ticks of insertion, where `checking` asks for it
-    birth_ticks: Array[u64] = array(CAPACITY)
+    latest: Array[u64] = array(ARRAYS)  # the same for walk caches: where one was last found
+    births: Array[Birth] = array(CAPACITY)  # of the entries, where `checking` asks for it
+    birth: Birth  # of the translation that is inserted next
     # Results of walks done ahead (translation.lockstep), one per lane
     ahead_gla: Array[u64] = array(16)
     ahead_word: Array[u64] = array(16)
@@ -150,7 +164,10 @@ class Tlb(Layout):
     ahead_shape: Array[u64] = array(16)
     ahead_references: Array[u64] = array(16)
     probed_word: u64  # what a walk without effects has found
-    probed_gpa: u64
+    probe: Walk  # and what it left in `m.walk`
     before_probe: Walk  # `m.walk`, kept meanwhile
-    stale_count: u64  # of uses seen; the first STALE_USES of them are kept
+    stale_count: u64  # uses seen
+    stale_kinds: u64  # places of `stale` that are taken; uses of further kinds are counted only
+    stale_traced: u64  # of them, those that are in the trace
     stale: Array[StaleUse] = array(STALE_USES)
+    refused: u64  # an entry that did not permit the access was dropped on the way to the walk in progress

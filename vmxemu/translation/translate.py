@@ -82,6 +82,7 @@ def translate_in(m: "State", gla: int, access: int, pcid: int, space: int, requi
             m.walk.cycles = 0
             return _hit(m, slot, gla, access, required)
         drop(m, slot)
+        m.tlb.refused = 1
     return translate_missed(m, gla, access, pcid, space, required)
 
 
@@ -103,6 +104,7 @@ def translate_missed(m: "State", gla: int, access: int, pcid: int, space: int, r
             cost(m, m.tlb.stlb_cycles)
             return _hit(m, slot, gla, access, required)
         drop(m, slot)
+        m.tlb.refused = 1
     return walk_and_insert(m, gla, access, pcid, space, required)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vmxemu.state import State
 
 DEPTH = 6
-HALF = U(1 << (DEPTH - 1))
+TOP = U(1 << DEPTH)
 
 
 def _node(way: int, depth: int) -> int:
@@ -31,7 +31,7 @@ def _path(way: int) -> tuple[int, int]:
 
 WAYS = 1 << DEPTH
 # An array of more ways has its victims by age: its trees say nothing.
-MOST_WAYS = 4 * WAYS
+MOST_WAYS = 16 * WAYS
 KEPT = np.array([~np.uint64(_path(way)[0] if way < WAYS else 0) for way in range(MOST_WAYS)], dtype=np.uint64)
 POINTED = np.array([_path(way)[1] if way < WAYS else 0 for way in range(MOST_WAYS)], dtype=np.uint64)
 
@@ -45,10 +45,12 @@ def touch(m: "State", slot: int) -> None:
 
 
 @kernel
-def tree_victim(m: "State", first: int, ways: int) -> int:
-    """The way that the tree of the set that begins at entry `first` points to."""
+def tree_victim(m: "State", first: int, ways: int, levels: int) -> int:
+    """The way that the tree of the set that begins at entry `first` points to. `levels`: 2 ** levels are not fewer than the
+    ways, so that the upper levels always point left.
+    """
     tree = m.tlb.trees[first >> 2]
-    node, way, half = U(1), U(0), HALF
+    node, way, half = TOP >> levels, U(0), U(1) << (levels - 1)
     while half != 0:
         right = tree >> node & 1 if way + half < ways else 0
         way = way + half * right

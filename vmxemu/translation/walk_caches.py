@@ -14,7 +14,7 @@ from vmxemu.translation.ept_failure import ASKED, WANT_SHADOW_STACK
 from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.journal import note
 from vmxemu.translation.layout import STEP_NESTED_TLB, STEP_WALK_CACHE
-from vmxemu.translation.tlb import MISS, find_in, guest_physical_space, place, used
+from vmxemu.translation.tlb import MISS, drop, find_latest, guest_physical_space, place, used
 from vmxemu.translation.tlb_layout import TABLES
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 NOWHERE = U(1)  # no frame has this address
 CACHEABILITY = U(0x18)  # PWT and PCD
+TABLE_TYPE = U(0xF << 7)  # of an EPT walk's answer, and of a cached table: the EPT memory type and ignore PAT
 STORE_READY, USER_EXECUTE = U(1 << 3), U(1 << 6)  # bits of an EPT walk's answer
 PAGE = U(12)
 
@@ -49,7 +50,7 @@ def find_table(m: "State", gla: int, levels: int, step: int) -> tuple[int, int, 
         if m.tlb.arrays[number].ways != 0:
             page = gla >> (level - 1) * step + PAGE
             tag = page << PAGE | m.tlb.walk_pcid
-            slot = find_in(m, number, page, tag, m.tlb.walk_space)
+            slot = find_latest(m, number, page, tag, m.tlb.walk_space)
             if slot != MISS:
                 used(m, slot)
                 m.tlb.table_used = 1
@@ -64,14 +65,16 @@ def find_table(m: "State", gla: int, levels: int, step: int) -> tuple[int, int, 
 
 @apart
 def keep_table(
-    m: "State", gla: int, level: int, step: int, hpa: int, gpa: int, both: int, either: int, entry: int
+    m: "State", gla: int, level: int, step: int, hpa: int, gpa: int, both: int, either: int, entry: int, answer: int
 ) -> None:
-    """Remember the table that an entry of `level` refers to. `both`, `either`: this entry and those above it."""
+    """Remember the table that an entry of `level` refers to. `both`, `either`: this entry and those above it; `answer`:
+    of the EPT walk to the table.
+    """
     number = TABLES + level
     if m.tlb.arrays[number].ways == 0:
         return
     page = gla >> (level - 1) * step + PAGE
-    word = hpa | both & (RW | US) | either & XD | entry & CACHEABILITY
+    word = hpa | both & (RW | US) | either & XD | entry & CACHEABILITY | answer & TABLE_TYPE
     place(m, number, page, page << PAGE | m.tlb.walk_pcid, m.tlb.walk_space, word, gpa)
 
 
@@ -81,13 +84,15 @@ def find_nested(m: "State", number: int, gpa: int, guest_level: int, want: int) 
     else NOWHERE.
     """
     page = gpa >> PAGE
-    slot = find_in(m, number, page, page << PAGE, guest_physical_space(m))
-    if slot == MISS or want & WANT_SHADOW_STACK != 0:
+    slot = find_latest(m, number, page, page << PAGE, guest_physical_space(m))
+    if slot == MISS:
         return NOWHERE
     answer = m.tlb.values[slot].word
     permitted = answer & ASKED | (answer & USER_EXECUTE) << 4
     asked = want & (ASKED | EPT_USER_EXECUTE)
-    if permitted & asked != asked or (want & EPT_WRITE != 0 and answer & STORE_READY == 0):
+    short_of_rights = permitted & asked != asked or (want & EPT_WRITE != 0 and answer & STORE_READY == 0)
+    if short_of_rights or want & WANT_SHADOW_STACK != 0:
+        drop(m, slot)  # a walk decides, and what it finds takes the place
         return NOWHERE
     used(m, slot)
     m.tlb.nested_hits = m.tlb.nested_hits + 1

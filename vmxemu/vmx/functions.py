@@ -11,6 +11,7 @@ from vmxemu.memory.physical import read64
 from vmxemu.outcome import DONE, fault, vm_exit
 from vmxemu.timing import costs
 from vmxemu.timing.clock import charge_event
+from vmxemu.translation.invalidate import on_rights_change
 from vmxemu.vmx.capability import eptp_fits
 from vmxemu.vmx.checks_controls import secondary_controls
 
@@ -49,6 +50,6 @@ def switch_eptp(m: "State", v: "Vmcs") -> int:
     if secondary_controls(v) & controls.SECONDARY_EPT_VE != 0:
         v.eptp_index = m.r.gpr[RCX] & LOW_WORD
         m.paging.eptp_index = v.eptp_index
-    m.engine.flush = 1
+    on_rights_change(m)
     advance(m)
     return DONE
