@@ -38,9 +38,11 @@ DATA = PERMIT_READ | PERMIT_WRITE
 STATE = U(0x7F)  # of a frame's byte; the rest is HOLDS_CODE
 
 
-@native_callback(types.boolean(U64, U64, I32, I32, I32, U32, U64))
-def on_miss(cpu: int, address: int, size: int, kind: int, table: int, probe: int, caller: int) -> bool:
-    """Unicorn misses a translation of `kind` READ, WRITE or FETCH in TLB `table`: enter one, or let the access fail.
+# For C the result is a truth value. A number of one byte on its way back here would hold the processor up: it is stored as a byte
+# and loaded as a part of eight.
+@native_callback(U64(U64, U64, I32, I32, I32, U32, U64))
+def on_miss(cpu: int, address: int, size: int, kind: int, table: int, probe: int, caller: int) -> int:
+    """Unicorn misses a translation of `kind` READ, WRITE or FETCH in TLB `table`: enter one (1), or let the access fail (0).
 
     The straight way is data in healthy RAM. `caller` is the host address that stands for RIP until somebody finds out.
     """
@@ -48,7 +50,7 @@ def on_miss(cpu: int, address: int, size: int, kind: int, table: int, probe: int
     engine = m.engine
     access = U(kind)
     if engine.window_open != 0 and address - PHYSICAL_WINDOW < PHYSICAL_WINDOW:
-        return unicorn_fill(cpu, address, size, kind, table, probe, caller) != 0
+        return unicorn_fill(cpu, address, size, kind, table, probe, caller)
     engine.fills = engine.fills + 1
     if m.tlb.checking != 0:
         find_rip(cpu, caller, 0)  # uses of stale translations say where
@@ -70,16 +72,16 @@ def on_miss(cpu: int, address: int, size: int, kind: int, table: int, probe: int
                 if frame & HOLDS_CODE != 0 and granted & PERMIT_WRITE != 0:
                     granted = ALL_RIGHTS  # so that Unicorn sees every store to translated code
                 enter_ram(m, U(table), page, hpa, offset, granted)
-                return True
+                return 1
     if not resolve(m, cpu, page, access, caller, outcome):
         engine.answer = ANSWER_REFUSE
     else:
         offset = ram_offset(m, engine.answer_hpa)
         if offset != ALL_ONES:
             enter_ram(m, U(table), page, engine.answer_hpa, offset, engine.answer_granted)
-            return True
+            return 1
         engine.answer = ANSWER_PAGE
-    return unicorn_fill(cpu, address, size, kind, table, probe, caller) != 0
+    return unicorn_fill(cpu, address, size, kind, table, probe, caller)
 
 
 @native_callback(types.boolean(U64, U64, I32, U64, U64))
