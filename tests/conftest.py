@@ -1,9 +1,12 @@
 """What all tests share: machine kernels compiled once, however many test processes there are."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 
 import pytest
+
+os.environ.pop("COLUMNS", None)  # pytest-xdist sets it: tables shall be as a pipe sees them, however the tests are run
 
 
 @pytest.fixture(scope="session")

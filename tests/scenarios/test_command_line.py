@@ -23,6 +23,7 @@ PROGRAMS = {
     "no table": b"\x2e\x0f\x01\x1e\x00\x80\xcc",  # LIDT of a limit of 0 (the image there is 0); INT3
 }
 Capture = pytest.CaptureFixture[str]
+pytestmark = pytest.mark.usefixtures("kernels")  # else the first command would say that it compiles them
 
 
 def image(name: str, folder: Path) -> str:

@@ -50,7 +50,8 @@ def test_the_scenario_is_valid(tmp_path: Path) -> None:
     (tmp_path / "my.bin").write_bytes(image.read_bytes())
     (tmp_path / "my.toml").write_text(block("toml", "Writing a scenario"))
     made = Configuration.from_toml(tmp_path / "my.toml")
-    assert made.topology == "layered" and tomllib.loads(block("toml", "Writing a scenario"))["inject"][0]["count"] == made.inject[0].count
+    written = tomllib.loads(block("toml", "Writing a scenario"))
+    assert made.topology == "layered" and written["inject"][0]["count"] == made.inject[0].count
 
 
 def test_every_expectation_is_named() -> None:

@@ -2,6 +2,8 @@
 
 Unicorn cannot intercept IN, OUT, INS and OUTS; so each such instruction, once seen, gets a code hook on exactly its address. The
 same serves RDPKRU and WRPKRU, which Unicorn would execute on a PKRU of its own.
+It loads, then stores, what the processor reads and writes in one, and does not say which loads are the processor's own: blocks with
+such instructions are marked, so that only their misses have to be looked into.
 """
 
 from typing import TYPE_CHECKING
@@ -11,7 +13,8 @@ import numpy as np
 from unicorn.unicorn_const import UC_HOOK_CODE
 
 from vmxemu.cpu.layout import HF_CS32, HF_CS64
-from vmxemu.engine.layout import BLOCKS, IO_SITES
+from vmxemu.cpu.memory_uses import DESCRIPTOR, READ_MODIFY_WRITE, memory_uses
+from vmxemu.engine.layout import BLOCK_USES, BLOCKS, IO_SITES
 from vmxemu.engine.library import disassemble_next, hook_add
 from vmxemu.jit import address_of, kernel, load8, load32, load64, store64
 from vmxemu.layout import u64 as U
@@ -43,12 +46,33 @@ BRACKET, COMMA = U(ord("[")), U(ord(","))
 NO_MEMORY, LOADS, STORES = U(0), U(1), U(2)
 # Rows of the table at engine.mnemonic_ticks, three u64 per instruction: ticks in register form, extra for a load, extra for a store
 TICKS_ROW = U(24)
+ANYTHING = READ_MODIFY_WRITE | DESCRIPTOR
 
 
 @kernel
 def block_slot(address: int) -> int:
     """Index of a block in the cost table."""
     return (address ^ address >> 15) & (BLOCKS - 1)
+
+
+@kernel
+def _uses_slot(address: int) -> int:
+    return (address ^ address >> 17) & (BLOCK_USES - 1)
+
+
+@kernel
+def mark_block(m: "State", linear: int, uses: int) -> None:
+    """Note READ_MODIFY_WRITE and DESCRIPTOR of a block. Nothing is ever taken back: of two blocks with the same linear address, in
+    different address spaces, both may still run.
+    """
+    slot = _uses_slot(linear)
+    m.engine.block_uses[slot] = m.engine.block_uses[slot] | uses & ANYTHING
+
+
+@kernel
+def block_may(m: "State") -> int:
+    """READ_MODIFY_WRITE if the block that runs may have such an instruction, DESCRIPTOR likewise."""
+    return m.engine.block_uses[_uses_slot(m.engine.current_block)]
 
 
 @kernel
@@ -114,11 +138,14 @@ def survey_block(m: "State", linear: int, size: int, host: int) -> bool:
     store64(at + 8, size)
     store64(at + 16, linear)
     insn = engine.capstone_insn
-    ticks, instructions, hooked = 0, 0, False
+    ticks, instructions, uses, hooked = U(0), U(0), U(0), False
     handle = capstone_handle(m)
     while load64(at + 8) > 0:
+        bytes_at = load64(at)
         if disassemble_next(handle, at, at + 8, at + 16, insn) == 0:
+            uses = ANYTHING
             break
+        uses = uses | uses_of_code(m.r.mode, bytes_at, load64(at))
         number = load32(insn)
         row = engine.mnemonic_ticks + number * TICKS_ROW
         ticks = ticks + load64(row)
@@ -129,6 +156,7 @@ def survey_block(m: "State", linear: int, size: int, host: int) -> bool:
         instructions = instructions + 1
         if is_io(number) and hook_io_site(m, load64(insn + INSN_ADDRESS)):
             hooked = True
+    mark_block(m, linear, uses)
     block = engine.block[block_slot(linear)]
     block.linear = linear
     block.size = size
@@ -146,15 +174,35 @@ def is_io_code(host: int) -> bool:
             return True
         if byte == 0x0F:
             return load8(host + i + 1) == 0x01 and load8(host + i + 2) & 0xFE == 0xEE
-        prefix = (
-            byte == 0x66
-            or byte == 0x67
-            or byte == 0xF2
-            or byte == 0xF3
-            or byte & 0xE7 == 0x26
-            or byte & 0xFE == 0x64
-            or byte & 0xF0 == 0x40
-        )
-        if not prefix:
+        if not is_prefix(byte):
             return False
     return False
+
+
+@kernel
+def is_prefix(byte: int) -> bool:
+    """Whether a byte before an opcode may be a prefix other than LOCK. Outside 64-bit mode 40h to 4Fh are instructions, without
+    operands in memory.
+    """
+    return (
+        byte == 0x66
+        or byte == 0x67
+        or byte == 0xF2
+        or byte == 0xF3
+        or byte & 0xE7 == 0x26
+        or byte & 0xFE == 0x64
+        or byte & 0xF0 == 0x40
+    )
+
+
+@kernel
+def uses_of_code(mode: int, host: int, end: int) -> int:
+    """What the instruction whose bytes stand in [host, end) does with memory (cpu.memory_uses)."""
+    while host < end and (is_prefix(load8(host)) or load8(host) == 0xF0):
+        host = host + 1
+    opcode = load8(host)
+    if opcode == 0x0F:
+        host = host + 1
+        opcode = 0x0F00 | load8(host)
+    modrm = load8(host + 1) if host + 1 < end else opcode ^ opcode
+    return memory_uses(mode, opcode, modrm)

@@ -1,11 +1,12 @@
 """The engine's own state."""
 
 
-from vmxemu.layout import Array, Layout, array, pointer, u16, u64
+from vmxemu.layout import Array, Layout, array, pointer, u8, u16, u64
 from vmxemu.layout import u64 as U
 
 BLOCKS = U(1 << 15)
 IO_SITES = U(1 << 12)
+BLOCK_USES = U(1 << 17)
 NO_TRAP = U(0xFFFFFFFFFFFFFFFF)
 ANSWER_NONE, ANSWER_PAGE, ANSWER_REFUSE = U(0), U(1), U(2)
 
@@ -118,3 +119,5 @@ class Engine(Layout):
     scratch: Array[u64] = array(8)
     tlb_windows: Array[u64] = array(3)  # host addresses of CPUTLBDesc.window_begin_ns of Unicorn's three TLBs
     previous_block: u64  # 0: Unicorn knows no previous block (first one, or dropped) and will not report the next translation
+    current_block: u64  # linear address of the block that runs
+    block_uses: Array[u8] = array(int(BLOCK_USES))  # see engine.code.block_may

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from numba import types
 
 from vmxemu.cpu.layout import CS, HF_CS64, HF_INHIBIT_IRQ
-from vmxemu.engine.code import block_slot, is_io_code, survey_block
+from vmxemu.engine.code import ANYTHING, block_slot, is_io_code, mark_block, survey_block
 from vmxemu.engine.coherence import drop_written_code, enter_world, flush_translations
 from vmxemu.engine.library import emu_stop
 from vmxemu.jit import (
@@ -148,6 +148,7 @@ def on_block(uc: int, address: int, size: int, state: int) -> None:
         if block_pause(m, address, U(size)):
             emu_stop(uc)
             return
+    m.engine.current_block = address
     block = m.engine.block[block_slot(address)]
     if block.linear == address and block.size == size:
         clock.ticks = clock.ticks + block.ticks
@@ -170,13 +171,16 @@ def look_at_block(m: "State", linear: int, size: int) -> None:
     buffer = m.engine.code_buffer
     if size > 2 * PAGE:
         size = 2 * PAGE
+        mark_block(m, linear, ANYTHING)
     first = PAGE - (linear & OFFSET_MASK)
     if first > size:
         first = size
     if not copy_code(m, linear, buffer, first):
+        mark_block(m, linear, ANYTHING)
         return
     hpa = m.walk.hpa
     if first < size and not copy_code(m, linear + first, buffer + first, size - first):
+        mark_block(m, linear, ANYTHING)
         return
     if survey_block(m, linear, size, buffer):
         m.engine.retranslate = 1

@@ -3,6 +3,7 @@
 from numba import types
 from unicorn.unicorn_const import UC_PROT_ALL
 
+from vmxemu.engine.code import block_may
 from vmxemu.engine.coherence import PHYSICAL_WINDOW, note_code_frame
 from vmxemu.engine.layout import ANSWER_NONE, ANSWER_PAGE, ANSWER_REFUSE
 from vmxemu.engine.library import find_rip, unicorn_fill
@@ -13,6 +14,7 @@ from vmxemu.engine.unicorn_engine import VOID_HPA as _VOID
 from vmxemu.jit import cast_to, copy_bytes, kernel, load8, load64, native_callback, store64
 from vmxemu.layout import u64 as U
 from vmxemu.machine.faults import FILL_NOWHERE, FILL_POISON, FILL_TRANSLATION
+from vmxemu.machine.intent import intended_access
 from vmxemu.machine.stale_uses import trace_stale_uses
 from vmxemu.machine.subpages import translate_for_fill
 from vmxemu.memory.layout import HEALTHY, HOLDS_CODE, MAPPED_ON_BEHALF, POISONED, RETIRED
@@ -23,7 +25,7 @@ from vmxemu.state import State
 from vmxemu.trace import events
 from vmxemu.trace.emit import emit
 from vmxemu.translation.inline import apart
-from vmxemu.translation.layout import FETCH, IMPLICIT_SUPERVISOR, PERMIT_EXECUTE, PERMIT_READ, PERMIT_WRITE, WRITE
+from vmxemu.translation.layout import FETCH, IMPLICIT_SUPERVISOR, PERMIT_EXECUTE, PERMIT_READ, PERMIT_WRITE, READ, WRITE
 from vmxemu.translation.translate import translate
 
 U32, U64, I32 = types.uint32, types.uint64, types.int32
@@ -36,9 +38,11 @@ DATA = PERMIT_READ | PERMIT_WRITE
 STATE = U(0x7F)  # of a frame's byte; the rest is HOLDS_CODE
 
 
-@native_callback(types.boolean(U64, U64, I32, I32, I32, U32, U64))
-def on_miss(cpu: int, address: int, size: int, kind: int, table: int, probe: int, caller: int) -> bool:
-    """Unicorn misses a translation of `kind` READ, WRITE or FETCH in TLB `table`: enter one, or let the access fail.
+# For C the result is a truth value. A number of one byte on its way back here would hold the processor up: it is stored as a byte
+# and loaded as a part of eight.
+@native_callback(U64(U64, U64, I32, I32, I32, U32, U64))
+def on_miss(cpu: int, address: int, size: int, kind: int, table: int, probe: int, caller: int) -> int:
+    """Unicorn misses a translation of `kind` READ, WRITE or FETCH in TLB `table`: enter one (1), or let the access fail (0).
 
     The straight way is data in healthy RAM. `caller` is the host address that stands for RIP until somebody finds out.
     """
@@ -46,13 +50,16 @@ def on_miss(cpu: int, address: int, size: int, kind: int, table: int, probe: int
     engine = m.engine
     access = U(kind)
     if engine.window_open != 0 and address - PHYSICAL_WINDOW < PHYSICAL_WINDOW:
-        return unicorn_fill(cpu, address, size, kind, table, probe, caller) != 0
+        return unicorn_fill(cpu, address, size, kind, table, probe, caller)
     engine.fills = engine.fills + 1
     if m.tlb.checking != 0:
         find_rip(cpu, caller, 0)  # uses of stale translations say where
     page = address & ~OFFSET_MASK
+    if access == READ and block_may(m) != 0:
+        find_rip(cpu, caller, 0)
+        access = intended_access(m, page)
     outcome = translate_for_fill(m, page, access)
-    if outcome == DONE and access != FETCH and m.walk.permissions >> access & 1 != 0 and m.tlb.checking == 0:
+    if outcome == DONE and access != FETCH and m.walk.permissions >> (access & 3) & 1 != 0 and m.tlb.checking == 0:
         hpa = m.walk.hpa & ~OFFSET_MASK
         offset = ram_offset(m, hpa)
         if offset != ALL_ONES and not hidden_smram(m, hpa):
@@ -65,16 +72,16 @@ def on_miss(cpu: int, address: int, size: int, kind: int, table: int, probe: int
                 if frame & HOLDS_CODE != 0 and granted & PERMIT_WRITE != 0:
                     granted = ALL_RIGHTS  # so that Unicorn sees every store to translated code
                 enter_ram(m, U(table), page, hpa, offset, granted)
-                return True
+                return 1
     if not resolve(m, cpu, page, access, caller, outcome):
         engine.answer = ANSWER_REFUSE
     else:
         offset = ram_offset(m, engine.answer_hpa)
         if offset != ALL_ONES:
             enter_ram(m, U(table), page, engine.answer_hpa, offset, engine.answer_granted)
-            return True
+            return 1
         engine.answer = ANSWER_PAGE
-    return unicorn_fill(cpu, address, size, kind, table, probe, caller) != 0
+    return unicorn_fill(cpu, address, size, kind, table, probe, caller)
 
 
 @native_callback(types.boolean(U64, U64, I32, U64, U64))

@@ -64,8 +64,8 @@ def test_the_worlds_reach_everything(walker):
 
 @pytest.mark.jit_off
 def test_a_few_structures(walker):
-    for seed in range(3):
-        compare(walker, seed, 6, longest=8)
+    for seed in range(8):
+        compare(walker, seed, 8, longest=8)
 
 
 @pytest.mark.campaign
