@@ -16,7 +16,7 @@ from vmxemu.trace.schema import Events
 
 REDRAW_SECONDS = 0.1
 SLOW_SECONDS = 5.0  # loading compiled kernels takes one; something of them must be missing
-COMPILING = "compiling the emulator's kernels (first run only, about a minute) ..."
+COMPILING = "compiling the emulator's kernels (first run only, a minute or two) ..."
 
 
 class Counters(Protocol):
