@@ -360,7 +360,7 @@ def test_a_cold_start_says_what_it_waits_for(
 ) -> None:
     monkeypatch.setattr("vmxemu.cli.session.kernels_missing", lambda: True)
     assert main(["run", str(rom)]) == 0
-    expected = "vmxemu: compiling the emulator's kernels (first run only, about a minute) ...\n"
+    expected = "vmxemu: compiling the emulator's kernels (first run only, a minute or two) ...\n"
     assert capsys.readouterr().err.startswith(expected)
     monkeypatch.setattr("vmxemu.cli.session.kernels_missing", lambda: False)
     assert main(["run", str(rom)]) == 0

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vmxemu.cpu.layout import HF_CS64, Registers
-from vmxemu.isa import cpus, memory_types
+from vmxemu.isa import cpus, memory_types, msrs
 from vmxemu.layout import Record
 from vmxemu.memory.layout import FAILING, HEALTHY, POISONED, RETIRED
 from vmxemu.memory.reservation import reserve
@@ -38,7 +38,6 @@ from vmxemu.translation.translate import translate
 Addresses = np.ndarray[Any, np.dtype[np.uint64]]
 PAGE_4K, PAGE_2M, PAGE_1G = 1 << 12, 1 << 21, 1 << 30
 WRITE_BACK = memory_types.NUMBERS["WB"]
-PAT_AT_RESET = 0x0007_0406_0007_0406  # SDM Vol. 3A, 'IA32_PAT MSR'
 GUEST_DEFAULT = int(bits.P | bits.RW | bits.US)
 EPT_DEFAULT = int(bits.EPT_READ | bits.EPT_WRITE | bits.EPT_EXECUTE)
 FRAME_STATES = {"healthy": int(HEALTHY), "failing": int(FAILING), "poisoned": int(POISONED), "retired": int(RETIRED)}
@@ -98,7 +97,7 @@ class Walker:
         self.m.r.mode = HF_CS64
         self.m.r.efer = bits.EFER_LMA | bits.EFER_NXE
         self.m.r.cr[4] = bits.CR4_PAE
-        self.m.r.pat = PAT_AT_RESET
+        self.m.r.pat = msrs.BY_NAME["IA32_PAT"].reset
         self.m.cpu.mtrr_def_type = bits.MTRR_ENABLE | WRITE_BACK
         self._cache_lines = install(self.m, sizes)
         self._next_frame = ram_bytes

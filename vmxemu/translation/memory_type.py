@@ -8,6 +8,7 @@ from vmxemu.isa import memory_types
 from vmxemu.jit import kernel
 from vmxemu.layout import u64 as U
 from vmxemu.translation.bits import CR0_CD, CR0_PG, FRAME_MASK, MTRR_ENABLE, MTRR_FIXED_ENABLE, MTRR_MASK_VALID
+from vmxemu.translation.ept_page import ANSWER_TYPE_SHIFT
 from vmxemu.translation.inline import apart
 from vmxemu.translation.rights import EPT_TYPE_SHIFT, IGNORE_PAT, PAT_SHIFT
 
@@ -24,7 +25,6 @@ FIRST_MIB = U(1 << 20)
 FIXED_64K_END, FIXED_16K_END = U(0x80000), U(0xC0000)
 VARIABLE_RANGES = U(10)
 NONE = U(8)
-ANSWER_TYPE_SHIFT = U(7)
 
 
 @kernel

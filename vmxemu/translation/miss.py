@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from vmxemu.state import State
 
 
-
 @apart
 def walk_and_insert(m: "State", gla: int, access: int, pcid: int, space: int, required: int) -> int:
     """Walk, with results in `m.walk` and in the TLB."""

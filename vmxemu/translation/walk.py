@@ -7,7 +7,7 @@ from vmxemu.layout import u64 as U
 from vmxemu.outcome import fault_with
 from vmxemu.translation.bits import CR0_PG, CR4_LA57, EFER_LMA, FRAME_MASK
 from vmxemu.translation.ept_failure import FAILED
-from vmxemu.translation.ept_page import page_class
+from vmxemu.translation.ept_page import ANSWER_TYPE_SHIFT, page_class
 from vmxemu.translation.finish import page_through_ept
 from vmxemu.translation.guest import walk_guest
 from vmxemu.translation.inline import apart, inlined
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 GP = exceptions.GP
 EVERYTHING = U(0xFFFFFFFFFFFFFFFF)
-ANSWER_TYPE_SHIFT = U(7)
 
 
 @apart

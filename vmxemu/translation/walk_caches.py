@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from vmxemu.layout import u64 as U
 from vmxemu.translation.bits import EPT_USER_EXECUTE, EPT_WRITE, FRAME_MASK, RW, US, XD
 from vmxemu.translation.ept_failure import ASKED, WANT_SHADOW_STACK
+from vmxemu.translation.ept_page import ANSWER_USER_EXECUTE_SHIFT, STORE_READY
 from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.journal import note
 from vmxemu.translation.layout import STEP_NESTED_TLB, STEP_WALK_CACHE
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 NOWHERE = U(1)  # no frame has this address
 CACHEABILITY = U(0x18)  # PWT and PCD
 TABLE_TYPE = U(0xF << 7)  # of an EPT walk's answer, and of a cached table: the EPT memory type and ignore PAT
-STORE_READY, USER_EXECUTE = U(1 << 3), U(1 << 6)  # bits of an EPT walk's answer
+USER_EXECUTE = U(1) << ANSWER_USER_EXECUTE_SHIFT
 PAGE = U(12)
 
 

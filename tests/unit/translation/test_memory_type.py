@@ -11,10 +11,11 @@ from tests.reference.translation_memory_types import EFFECTIVE, FIXED_RANGES, UC
 from tests.reference.translation_memory_types import memory_type as reference_type
 from tests.reference.translation_memory_types import mtrr_type as reference_mtrr_type
 from vmxemu.cpu.mtrr import CAPABILITIES
+from vmxemu.isa import msrs
 from vmxemu.isa.memory_types import NAMES
 from vmxemu.translation import bits
 from vmxemu.translation.geometry import NO_TLB
-from vmxemu.translation.library import PAGE_1G, PAGE_2M, PAGE_4K, PAT_AT_RESET, Walker
+from vmxemu.translation.library import PAGE_1G, PAGE_2M, PAGE_4K, Walker
 from vmxemu.translation.memory_type import NO_EPT_TYPE, VARIABLE_RANGES, effective_type, mtrr_type
 
 REGION_TYPES = (0, 1, 4, 5, 6)
@@ -168,4 +169,4 @@ def test_without_paging_the_page_is_write_back(walker, cache_disable):
     m.r.cr[0] = bits.CR0_CD if cache_disable else 0
     load(m, Mtrrs(1 << 11 | 5))
     assert walker.translate(0).memory_type == ("UC" if cache_disable else "WP")
-    m.r.pat = PAT_AT_RESET
+    m.r.pat = msrs.BY_NAME["IA32_PAT"].reset
