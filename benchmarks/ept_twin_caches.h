@@ -11,7 +11,7 @@ enum { L1D, L1I, STLB, GROUPS, CLASSES = 3 };                       /* a class i
 enum { TABLES = 7, NESTED_TABLES = 13, NESTED_PAGES = 14, EPT_TABLES = 13, ARRAYS = 19 };
 enum { DEPTH = 6, DATA_CACHES = 3, SET = 16 }; /* places of a data cache's set */
 
-struct array { u64 ways, stride, set_mask, first, hash_shift, hash_mask, tree_plru; }; /* as translation.tlb_layout.TlbArray */
+struct array { u64 ways, stride, set_mask, first, hash_shift, hash_mask, tree_levels, tree_nodes; }; /* as translation.tlb_layout.TlbArray */
 struct data_cache { uint32_t *tags; u64 ways, set_mask, cycles, hits; };    /* DataCache and Caches of the same */
 struct data_caches { u64 on, memory_cycles, misses, uncached; struct data_cache level[DATA_CACHES]; };
 struct counters { u64 stlb_hits, walks, references, cycles, table_hits, ept_table_hits, nested_hits; };
@@ -73,7 +73,7 @@ static void plant(struct tlb *t)
 
 static inline void used(struct tlb *t, const struct array *a, u64 page, u64 slot)
 {
-    if (a->tree_plru) {
+    if (a->tree_levels) {
         u64 first = set_of(a, page), *tree = &t->trees[first / 4];
         *tree = (*tree & t->kept[slot - first]) | t->pointed[slot - first];
     } else
@@ -97,14 +97,14 @@ static inline void put(struct tlb *t, const struct array *a, u64 tag, u64 page, 
     for (slot++; slot < end; slot++)
         if (t->stamps[slot] < t->stamps[oldest])
             oldest = slot;
-    if (a->tree_plru && t->stamps[oldest])
+    if (a->tree_levels && t->stamps[oldest])
         oldest = first + tree_victim(t->trees[first / 4], a->ways);
     t->tags[oldest] = tag;
     t->spaces[oldest] = space;
     t->words[oldest] = word;
     t->gpas[oldest] = gpa;
     t->stamps[oldest] = t->clock;
-    if (a->tree_plru)
+    if (a->tree_levels)
         used(t, a, page, oldest);
 }
 

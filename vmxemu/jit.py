@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 from vmxemu import whole_program
 from vmxemu.compile_cache import CACHE, CACHE_FOLDER, use_cache_of
 from vmxemu.layout import Layout, Record
-from vmxemu.record_types import Pointer, Span, load_scalar, store_scalar
+from vmxemu.record_types import BYTES, WORD, Pointer, Span, load_scalar, store_scalar
 
 F = TypeVar("F", bound=Callable[..., Any])
 L = TypeVar("L", bound=Layout)
@@ -125,7 +125,10 @@ def _raw_load(dtype: Any) -> Callable[[int], int]:
 
     @intrinsic
     def load(_context: Any, address: Any) -> Any:
-        return types.uint64(types.uint64), lambda context, builder, sig, args: load_scalar(builder, args[0], dtype)
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return load_scalar(builder, builder.inttoptr(args[0], BYTES), dtype)[0]
+
+        return types.uint64(types.uint64), generate
 
     return load  # type: ignore[no-any-return]
 
@@ -139,7 +142,7 @@ def _raw_store(dtype: Any) -> Callable[[int, int], None]:
     @intrinsic
     def store(_context: Any, address: Any, value: Any) -> Any:
         def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            store_scalar(builder, args[0], args[1], dtype)
+            store_scalar(builder, builder.inttoptr(args[0], BYTES), args[1], dtype)
             return context.get_dummy_value()
 
         return types.none(types.uint64, types.uint64), generate
@@ -159,7 +162,7 @@ def cast_to(layout: type[L]) -> Callable[[int], L]:
 
     @intrinsic
     def at(_context: Any, address: Any) -> Any:
-        return pointer(types.uint64), lambda context, builder, sig, args: args[0]
+        return pointer(types.uint64), lambda context, builder, sig, args: builder.inttoptr(args[0], BYTES)
 
     return at  # type: ignore[no-any-return]
 
@@ -170,7 +173,7 @@ def _address_of() -> Callable[[Any], int]:
 
     @intrinsic
     def address(_context: Any, record: Any) -> Any:
-        return types.uint64(record), lambda context, builder, sig, args: args[0]
+        return types.uint64(record), lambda context, builder, sig, args: builder.ptrtoint(args[0], WORD)
 
     return address  # type: ignore[no-any-return]
 
@@ -188,10 +191,8 @@ elif JIT_ON:
         """memmove(target, source, size) on host addresses."""
 
         def generate(context, builder, sig, args):
-            byte = ir.IntType(8).as_pointer()
-            cgutils.raw_memmove(
-                builder, builder.inttoptr(args[0], byte), builder.inttoptr(args[1], byte), args[2], itemsize=1, align=1
-            )
+            target, source = (builder.inttoptr(address, BYTES) for address in args[:2])
+            cgutils.raw_memmove(builder, target, source, args[2], itemsize=1, align=1)
             return context.get_dummy_value()
 
         return types.none(types.uint64, types.uint64, types.uint64), generate

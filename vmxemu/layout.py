@@ -59,9 +59,21 @@ class To(Generic[T]):
     """Annotation of a field that holds the address of another record: reading the field gives that record."""
 
 
-def array(length: int) -> Any:
-    """Length of an array field: the class attribute's value."""
-    return length
+class _Mark:
+    """What a class attribute says of the field beyond its annotation."""
+
+    def __init__(self, length: int = 1, fixed: bool = False) -> None:
+        self.length, self.fixed = length, fixed
+
+
+def array(length: int, fixed: bool = False) -> Any:
+    """Length of an array field: the class attribute's value. `fixed`: see there."""
+    return _Mark(length, fixed)
+
+
+def fixed() -> Any:
+    """Marks a scalar field that Python sets up and no kernel stores: it stays as it is while a kernel runs."""
+    return _Mark(fixed=True)
 
 
 def pointer() -> Any:
@@ -70,12 +82,14 @@ def pointer() -> Any:
 
 
 class Field:
-    """One field: byte offset, kind (scalar, record, scalars, records, pointer), element type, length."""
+    """One field: byte offset, kind (scalar, record, scalars, records, pointer), element type, length, whether kernels leave it
+    as it is.
+    """
 
-    __slots__ = ("kind", "length", "offset", "of")
+    __slots__ = ("fixed", "kind", "length", "offset", "of")
 
-    def __init__(self, offset: int, kind: str, of: Any, length: int) -> None:
-        self.offset, self.kind, self.of, self.length = offset, kind, of, length
+    def __init__(self, offset: int, kind: str, of: Any, length: int, fixed: bool = False) -> None:
+        self.offset, self.kind, self.of, self.length, self.fixed = offset, kind, of, length, fixed
 
     @property
     def size(self) -> int:
@@ -115,13 +129,14 @@ class Layout:
 def _field(hint: Any, mark: Any, offset: int) -> Field:
     if get_origin(hint) is Array:
         (of,) = get_args(hint)
-        return Field(offset, "records" if isinstance(of, type) and issubclass(of, Layout) else "scalars", of, int(mark))
+        kind = "records" if isinstance(of, type) and issubclass(of, Layout) else "scalars"
+        return Field(offset, kind, of, mark.length, mark.fixed)
     if mark is To:
-        return Field(offset, "pointer", hint, 1)
+        return Field(offset, "pointer", hint, 1, fixed=True)
     if isinstance(hint, type) and issubclass(hint, Layout):
         return Field(offset, "record", hint, 1)
     if hint in SCALARS:
-        return Field(offset, "scalar", hint, 1)
+        return Field(offset, "scalar", hint, 1, mark is not None and mark.fixed)
     raise TypeError(f"no such field type: {hint!r}")
 
 

@@ -1,5 +1,10 @@
 """Records (vmxemu.layout) as Numba types: `Pointer` is a record at an address, `Span` an array field. A field access is one
-load."""
+load.
+
+LLVM is told what it cannot see: that two different fields never share memory (type-based alias analysis), and that `fixed`
+fields do not change while a kernel runs. So it may keep them in registers across stores to others. Raw accesses by host address
+(vmxemu.jit) carry no such promise, and may reach any field.
+"""
 
 import operator
 from typing import Any
@@ -26,16 +31,20 @@ class Pointer(types.Type):
 class Span(types.Type):
     """An array field of a record."""
 
-    def __init__(self, of: Any, length: int) -> None:
-        self.of, self.length = of, length
-        super().__init__(name=f"Span({getattr(of, '__module__', '')}.{of.__qualname__},{length})")
+    def __init__(self, layout: type[Layout], name: str) -> None:
+        self.layout, self.field_name = layout, name
+        self.of, self.length = layout.FIELDS[name].of, layout.FIELDS[name].length
+        super().__init__(name=f"Span({layout.__module__}.{layout.__qualname__}.{name})")
+
+
+WORD, BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
 
 
 @register_default(Pointer)
 @register_default(Span)
 class _AddressModel(models.PrimitiveModel):
     def __init__(self, manager: Any, fe_type: Any) -> None:
-        super().__init__(manager, fe_type, ir.IntType(64))
+        super().__init__(manager, fe_type, BYTES)
 
 
 @typeof_impl.register(Record)
@@ -48,7 +57,7 @@ def _unbox_record(_type: Any, value: Any, c: Any) -> NativeValue:
     number = c.pyapi.object_getattr_string(value, "address")
     address = c.pyapi.long_as_ulonglong(number)
     c.pyapi.decref(number)
-    return NativeValue(address)
+    return NativeValue(c.builder.inttoptr(address, BYTES))
 
 
 def _is_layout(kind: Any) -> bool:
@@ -71,46 +80,69 @@ class _PointerAttributes(AttributeTemplate):
             return _numba_scalar(field.of)
         if field.kind in ("record", "pointer"):
             return Pointer(field.of)
-        return Span(field.of, field.length)
+        return Span(pointer.layout, name)
 
 
-def _offset(builder: Any, address: Any, offset: int) -> Any:
-    return builder.add(address, ir.Constant(ir.IntType(64), offset)) if offset else address
+def _at(builder: Any, base: Any, offset: Any) -> Any:
+    return builder.gep(base, [offset if isinstance(offset, ir.Value) else ir.Constant(WORD, offset)], source_etype=ir.IntType(8))
 
 
-def load_scalar(builder: Any, address: Any, kind: Any) -> Any:
+def load_scalar(builder: Any, place: Any, kind: Any) -> tuple[Any, Any]:
+    """A number of that kind at a pointer, widened; and the load itself."""
     dtype = np.dtype(kind)
-    value = builder.load(builder.inttoptr(address, ir.IntType(8 * dtype.itemsize).as_pointer()), align=1)
+    load = builder.load(builder.bitcast(place, ir.IntType(8 * dtype.itemsize).as_pointer()), align=1)
     if dtype.itemsize == 8:
-        return value
-    return (builder.sext if dtype.kind == "i" else builder.zext)(value, ir.IntType(64))
+        return load, load
+    return (builder.sext if dtype.kind == "i" else builder.zext)(load, WORD), load
 
 
-def store_scalar(builder: Any, address: Any, value: Any, kind: Any) -> None:
+def store_scalar(builder: Any, place: Any, value: Any, kind: Any) -> Any:
+    """Store a number at a pointer, truncated to its kind; gives the store."""
     width = ir.IntType(8 * np.dtype(kind).itemsize)
     if width.width < 64:
         value = builder.trunc(value, width)
-    builder.store(value, builder.inttoptr(address, width.as_pointer()), align=1)
+    return builder.store(value, builder.bitcast(place, width.as_pointer()), align=1)
+
+
+def _tag(builder: Any, access: Any, layout: type[Layout], name: str) -> None:
+    """Say which field a load or store is of."""
+    module = builder.module
+    zero = ir.Constant(WORD, 0)
+    root = module.add_metadata(["fields of vmxemu's records"])
+    kind = module.add_metadata([f"{layout.__module__}.{layout.__qualname__}.{name}", root, zero])
+    access.set_metadata("tbaa", module.add_metadata([kind, kind, zero]))
+    if layout.FIELDS[name].fixed and access.opname == "load":
+        access.set_metadata("invariant.load", module.add_metadata([]))
+
+
+def _load_field(builder: Any, place: Any, layout: type[Layout], name: str) -> Any:
+    field = layout.FIELDS[name]
+    value, load = load_scalar(builder, place, np.uint64 if field.kind == "pointer" else field.of)
+    _tag(builder, load, layout, name)
+    return builder.inttoptr(value, BYTES) if field.kind == "pointer" else value
+
+
+def _store_field(builder: Any, place: Any, value: Any, layout: type[Layout], name: str) -> None:
+    if layout.FIELDS[name].fixed:
+        raise TypeError(f"{layout.__qualname__}.{name} is fixed: no kernel may store it")
+    _tag(builder, store_scalar(builder, place, value, layout.FIELDS[name].of), layout, name)
 
 
 @lower_getattr_generic(Pointer)
 def _pointer_getattr(context: Any, builder: Any, pointer: Pointer, value: Any, name: str) -> Any:
     field = pointer.layout.FIELDS[name]
-    address = _offset(builder, value, field.offset)
-    if field.kind == "scalar":
-        return load_scalar(builder, address, field.of)
-    if field.kind == "pointer":
-        return load_scalar(builder, address, np.uint64)
-    return address
+    place = _at(builder, value, field.offset)
+    return _load_field(builder, place, pointer.layout, name) if field.kind in ("scalar", "pointer") else place
 
 
 @lower_setattr_generic(Pointer)
 def _pointer_setattr(context: Any, builder: Any, sig: Any, args: Any, name: str) -> None:
-    field = sig.args[0].layout.FIELDS[name]
+    layout = sig.args[0].layout
+    field = layout.FIELDS[name]
     if field.kind != "scalar":
         raise TypeError(f"{name} is not a scalar field")
     value = context.cast(builder, args[1], sig.args[1], _numba_scalar(field.of))
-    store_scalar(builder, _offset(builder, args[0], field.offset), value, field.of)
+    _store_field(builder, _at(builder, args[0], field.offset), value, layout, name)
 
 
 @infer_global(operator.getitem)
@@ -133,19 +165,21 @@ class _SpanSetItem(AbstractTemplate):
 def _element(context: Any, builder: Any, span: Span, base: Any, index: Any, index_type: Any) -> Any:
     size = span.of.SIZE if _is_layout(span.of) else np.dtype(span.of).itemsize
     wide = context.cast(builder, index, index_type, types.uint64)
-    return builder.add(base, builder.mul(wide, ir.Constant(ir.IntType(64), size)))
+    return _at(builder, base, builder.mul(wide, ir.Constant(WORD, size)))
 
 
 @lower_builtin(operator.getitem, Span, types.Integer)
 def _span_getitem(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    address = _element(context, builder, sig.args[0], args[0], args[1], sig.args[1])
-    return address if _is_layout(sig.args[0].of) else load_scalar(builder, address, sig.args[0].of)
+    span = sig.args[0]
+    place = _element(context, builder, span, args[0], args[1], sig.args[1])
+    return place if _is_layout(span.of) else _load_field(builder, place, span.layout, span.field_name)
 
 
 @lower_builtin(operator.setitem, Span, types.Integer, types.Any)
 def _span_setitem(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    address = _element(context, builder, sig.args[0], args[0], args[1], sig.args[1])
-    store_scalar(builder, address, args[2], sig.args[0].of)
+    span = sig.args[0]
+    place = _element(context, builder, span, args[0], args[1], sig.args[1])
+    _store_field(builder, place, args[2], span.layout, span.field_name)
     return context.get_dummy_value()
 
 
@@ -157,7 +191,7 @@ class _SpanLen(AbstractTemplate):
 
 @lower_builtin(len, Span)
 def _span_len(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return ir.Constant(ir.IntType(64), sig.args[0].length)
+    return ir.Constant(WORD, sig.args[0].length)
 
 
 @lower_cast(Pointer, Pointer)

@@ -1,6 +1,6 @@
 """Processor state. `Registers` is what Unicorn keeps (its CPUX86State, in place); `Cpu` is what it has no room for."""
 
-from vmxemu.layout import Array, Layout, array, i32, u8, u16, u32, u64
+from vmxemu.layout import Array, Layout, array, fixed, i32, u16, u32, u64, u8
 
 U = u64
 RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 = (U(i) for i in range(16))
@@ -200,20 +200,20 @@ class Cpu(Layout):
     mtrr_fixed: Array[u64] = array(11)
     mtrr_base: Array[u64] = array(10)
     mtrr_mask: Array[u64] = array(10)
-    vmx_msr: Array[u64] = array(20)  # 0x480..0x493
-    physical_bits: u64  # MAXPHYADDR
-    linear_bits: u64
+    vmx_msr: Array[u64] = array(20, fixed=True)  # 0x480..0x493
+    physical_bits: u64 = fixed()  # MAXPHYADDR
+    linear_bits: u64 = fixed()
     smi_count: u64
-    cpuid_count: u64
+    cpuid_count: u64 = fixed()
     single_step: u64
     pending_debug: u64  # pending debug exceptions, DR6 format
     smi_pending: u64
     nmi_pending: u64
     mce_pending: u64
     init_pending: u64
-    cr0_fixed: u64
-    cr4_allowed: u64  # bits of CR4 that this profile has
-    efer_allowed: u64
+    cr0_fixed: u64 = fixed()
+    cr4_allowed: u64 = fixed()  # bits of CR4 that this profile has
+    efer_allowed: u64 = fixed()
     event_vector: u64  # event being delivered (for double faults and IDT-vectoring information)
     event_info: u64  # in the format of IDT_VECTORING_INFO_FIELD, 0 = none
     event_error: u64

@@ -17,7 +17,6 @@ from vmxemu.translation.rights import CLASS_SHIFT, GLOBAL, LOOK_CLOSER, page_off
 from vmxemu.translation.tlb import (
     GLOBAL_TAG,
     MISS,
-    STAMP_SHIFT,
     current_pcid,
     drop,
     find,
@@ -27,9 +26,9 @@ from vmxemu.translation.tlb import (
     linear_space,
     match,
     used,
+    used_at,
 )
 from vmxemu.translation.translate import translate, truncate
-from vmxemu.translation.tree_plru import touch
 
 if TYPE_CHECKING:
     from vmxemu.state import State
@@ -55,11 +54,9 @@ def translate_many(m: "State", glas: Any, access: int, hpas_out: Any, status_out
     count = U(len(glas))
     # the latest walk ahead: from which address on, to which, what is done; where the next one may start
     first, end, done, allowed = U(0), U(0), U(0), U(0) if lockstep_possible(m) else EVERYTHING
-    latest_miss, failed, i = U(0), U(0), U(0)
-    while True:
-        i = _run_of_hits(m, source, i, count, mask, group, pcid, space, required, hpas, status)
-        if i >= count:
-            return count - failed
+    latest_miss, failed = U(0), U(0)
+    i = _run_of_hits(m, source, U(0), count, mask, group, pcid, space, required, hpas, status)
+    while i < count:
         gla = load64(source + i * 8) & mask
         m.tlb.clock = m.tlb.clock + 1
         slot = find(m, group, gla, pcid, space)
@@ -69,7 +66,7 @@ def translate_many(m: "State", glas: Any, access: int, hpas_out: Any, status_out
                 used(m, slot)
                 store64(hpas + i * 8, word & FRAME_MASK | gla & page_offset(word))
                 store64(status + i * 8, 0)
-                i = i + 1
+                i = _run_of_hits(m, source, i + 1, count, mask, group, pcid, space, required, hpas, status)
                 continue
             drop(m, slot)
         word = _second_level(m, group, gla, pcid, space, required)
@@ -91,6 +88,7 @@ def translate_many(m: "State", glas: Any, access: int, hpas_out: Any, status_out
         store64(hpas + i * 8, word & FRAME_MASK | gla & page_offset(word))
         store64(status + i * 8, 0)
         i = i + 1
+    return count - failed
 
 
 @apart
@@ -111,7 +109,7 @@ def _run_of_hits(
     first level. Gives the number of the first that does not. The arrays are given by their host addresses: Numba counts
     references to arrays that it hands over, with atomic instructions.
     """
-    hints, clock, trees_on = group << 8, m.tlb.clock, m.tlb.trees_on != 0
+    hints, clock = group << 8, m.tlb.clock
     while i < count:
         gla = load64(source + i * 8) & mask
         slot: int = m.tlb.hints[hints | gla >> 12 & 0xFF]
@@ -119,9 +117,7 @@ def _run_of_hits(
         if match(m, slot, gla & PAGE_MASK | pcid, space, MISS) == MISS or not permitted(word, required):
             break
         clock = clock + 1
-        m.tlb.stamps[slot] = clock << STAMP_SHIFT | slot
-        if trees_on:
-            touch(m, slot)
+        used_at(m, slot, clock)
         store64(hpas + i * 8, word & FRAME_MASK | gla & 0xFFF)
         store64(status + i * 8, 0)
         i = i + 1

@@ -8,8 +8,8 @@ import numpy as np
 
 from vmxemu.isa.cpus import CpuProfile
 from vmxemu.translation.tlb import NEVER_VICTIM
-from vmxemu.translation.tlb_layout import ARRAYS, CAPACITY, EPT_TABLES, NESTED_PAGES, NESTED_TABLES, TABLES
-from vmxemu.translation.tree_plru import MOST_WAYS, WAYS
+from vmxemu.translation.tlb_layout import ARRAYS, BY_TREE, CAPACITY, EPT_TABLES, NESTED_PAGES, NESTED_TABLES, TABLES
+from vmxemu.translation.tree_plru import WAYS, levels_of, nodes_of
 
 GROUPS = ("l1d", "l1i", "stlb")
 CLASSES = ("4k", "2m", "1g")
@@ -136,10 +136,9 @@ def install(m: Any, geometry: Geometry) -> list[Any]:
             stride = int(array.stride)
             offsets = np.arange((int(array.set_mask) + 1) * stride)
             slots = int(array.first) + offsets
-            tlb.sets.numpy[slots] = slots - offsets % stride
+            tlb.sets.numpy[slots] = slots - offsets % stride | (int(BY_TREE) if array.tree_levels else 0)
             tlb.stamps.numpy[slots[offsets % stride >= int(array.ways)]] = NEVER_VICTIM
     tlb.hints.numpy[:] = tlb.large_hints.numpy[:] = tlb.latest.numpy[:] = CAPACITY - 1
-    tlb.trees_on = int(any(array.tree_plru for array in tlb.arrays))
     tlb.tables_on = int(any(tlb.arrays[int(TABLES) + level].ways for level in range(2, 6)))
     tlb.ept_tables_on = int(any(tlb.arrays[int(EPT_TABLES) + level].ways for level in range(2, 6)))
     tlb.nested_on, tlb.nested_pages_on = (int(tlb.arrays[int(n)].ways > 0) for n in (NESTED_TABLES, NESTED_PAGES))
@@ -153,7 +152,7 @@ def _lay_out(tlb: Any, geometry: Geometry, number: int, position: int) -> int:
     array = tlb.arrays[number]
     array.first = NOWHERE
     array.ways = array.stride = array.set_mask = 0
-    array.hash_shift = array.hash_mask = array.tree_plru = 0
+    array.hash_shift = array.hash_mask = array.tree_levels = array.tree_nodes = 0
     name = NAMES.get(number, "")
     entries, ways = geometry.arrays.get(name, (0, 0))
     if number >= PAGE_ARRAYS:
@@ -163,14 +162,14 @@ def _lay_out(tlb: Any, geometry: Geometry, number: int, position: int) -> int:
     sets = entries // ways
     if sets * ways != entries or sets & (sets - 1):
         raise ValueError(f"{name}: {entries} entries in {ways} ways are not a power of two of sets")
-    most = MOST_WAYS if name not in geometry.tree_plru else WAYS
-    if ways > most:
-        raise ValueError(f"{name}: {ways} ways are too many, {most} is the most")
+    if name in geometry.tree_plru:
+        if ways > WAYS:
+            raise ValueError(f"{name}: {ways} ways are too many, {WAYS} is the most")
+        array.tree_levels, array.tree_nodes = levels_of(ways), nodes_of(ways)
     owner = geometry.shared.get(name)
     shared = owner is not None and geometry.arrays.get(owner) == (entries, ways)
     stride = -(-ways // 4) * 4
     array.ways, array.stride, array.set_mask = ways, stride, sets - 1
-    array.tree_plru = max(1, (ways - 1).bit_length()) if name in geometry.tree_plru else 0
     array.first = tlb.arrays[NUMBERS[owner]].first if shared and owner else position
     hashed = geometry.stlb_hash_bits if name in ("stlb_4k", "stlb_2m") else 0
     array.hash_shift, array.hash_mask = hashed, sets - 1 if hashed else 0

@@ -16,8 +16,8 @@ from vmxemu.translation.bits import CR4_PCIDE, FRAME_MASK, PCID_MASK
 from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.lanes import LANES, least, lowest_bit, matching_bytes
 from vmxemu.translation.rights import CLASS_SHIFT
-from vmxemu.translation.tlb_layout import CLASS_1G, STLB, Tlb, TlbArray
-from vmxemu.translation.tree_plru import touch, tree_victim
+from vmxemu.translation.tlb_layout import BY_TREE, CLASS_1G, STLB, Tlb
+from vmxemu.translation.tree_plru import away_from, pointed_to
 
 if TYPE_CHECKING:
     from vmxemu.state import State
@@ -183,9 +183,18 @@ def find_second(m: "State", address: int, pcid: int, space: int) -> int:
 @inlined
 def used(m: "State", slot: int) -> None:
     """Note that an entry was used now."""
-    m.tlb.stamps[slot] = m.tlb.clock << STAMP_SHIFT | slot
-    if m.tlb.trees_on != 0:
-        touch(m, slot)
+    used_at(m, slot, m.tlb.clock)
+
+
+@inlined
+def used_at(m: "State", slot: int, clock: int) -> None:
+    """The same for callers that keep the clock themselves."""
+    where = m.tlb.sets[slot]
+    if where & BY_TREE != 0:
+        first = where ^ BY_TREE
+        m.tlb.trees[first >> 2] = away_from(m.tlb.trees[first >> 2], slot - first)
+    else:
+        m.tlb.stamps[slot] = clock << STAMP_SHIFT | slot
 
 
 @inlined
@@ -193,19 +202,32 @@ def drop(m: "State", slot: int) -> None:
     """Invalidate an entry; it will be the first of its set to be reused."""
     m.tlb.spaces[slot] = 0
     m.tlb.stamps[slot] = slot
-    quarter: int = m.tlb.sets[slot] >> 2
+    quarter = (m.tlb.sets[slot] & ~BY_TREE) >> 2
     m.tlb.trees[quarter] = m.tlb.trees[quarter] | MAY_HAVE_ROOM
 
 
 @inlined
 def victim(m: "State", number: int, page: int) -> int:
-    """Slot of a page's set to be filled: an invalid entry, else the least recently used one or the one that the tree
-    points to.
+    """Slot of a page's set to be filled, the most recently used one from now on: an invalid entry, else the least recently
+    used one or the one that the tree points to.
     """
+    array = m.tlb.arrays[number]
     first = set_of(m, number, page)
-    if m.tlb.arrays[number].tree_plru != 0:
-        return _tree_or_free(m, first, m.tlb.arrays[number])
-    stride = m.tlb.arrays[number].stride
+    if array.tree_levels != 0:
+        tree = m.tlb.trees[first >> 2]
+        way = MISS if tree & MAY_HAVE_ROOM == 0 else _free(m, first, array.ways)
+        if way == MISS:
+            tree = tree & ~MAY_HAVE_ROOM
+            way = pointed_to(tree, array.tree_nodes, array.tree_levels)
+        m.tlb.trees[first >> 2] = away_from(tree, way)
+        return first + way
+    slot = _oldest(m, first, array.stride)
+    m.tlb.stamps[slot] = m.tlb.clock << STAMP_SHIFT | slot
+    return slot
+
+
+@inlined
+def _oldest(m: "State", first: int, stride: int) -> int:
     stamps = address_of(m.tlb) + STAMPS + (first << 3)
     if stride <= 4:
         low = min(m.tlb.stamps[first], m.tlb.stamps[first + 1])
@@ -219,24 +241,12 @@ def victim(m: "State", number: int, page: int) -> int:
     return oldest & SLOT_MASK
 
 
-@inlined
-def _tree_or_free(m: "State", first: int, array: TlbArray) -> int:
-    if m.tlb.trees[first >> 2] & MAY_HAVE_ROOM != 0:
-        free = _free(m, first, array.ways)
-        if free != MISS:
-            return free
-        m.tlb.trees[first >> 2] = m.tlb.trees[first >> 2] & ~MAY_HAVE_ROOM
-    return first + tree_victim(m, first, array.ways, array.tree_plru)
-
-
 @apart
 def _free(m: "State", first: int, ways: int) -> int:
-    """The first invalid entry of a set, or MISS."""
-    slot = first
-    while slot < first + ways:
-        if m.tlb.spaces[slot] == 0:
-            return slot
-        slot = slot + 1
+    """The first way of a set that holds nothing valid, or MISS."""
+    for way in range(ways):
+        if m.tlb.spaces[first + way] == 0:
+            return way
     return MISS
 
 
@@ -253,9 +263,6 @@ def place(m: "State", number: int, page: int, tag: int, space: int, word: int, g
     value = m.tlb.values[slot]
     value.word = word
     value.gpa = gpa
-    m.tlb.stamps[slot] = m.tlb.clock << STAMP_SHIFT | slot
-    if m.tlb.trees_on != 0:
-        touch(m, slot)
     if m.tlb.checking != 0:
         note_birth(m, number, slot)
 
@@ -263,6 +270,17 @@ def place(m: "State", number: int, page: int, tag: int, space: int, word: int, g
 @inlined
 def insert(m: "State", group: int, address: int, pcid: int, space: int, page_class: int, word: int, gpa: int) -> None:
     """Put a translation into a group. A page larger than the group can hold is kept as its part around `address`."""
+    number = group * 3
+    if page_class != 0:  # a branch, so that in the usual case nothing has to wait for the class to find the set
+        _insert_large(m, group, address, pcid, space, page_class, word, gpa)
+    elif m.tlb.arrays[number].ways != 0:
+        page = address >> PAGE
+        place(m, number, page, page << PAGE | pcid, space, word, gpa)
+        m.tlb.live = m.tlb.live | 1 << number
+
+
+@apart
+def _insert_large(m: "State", group: int, address: int, pcid: int, space: int, page_class: int, word: int, gpa: int) -> None:
     number = group * 3 + page_class
     while m.tlb.arrays[number].ways == 0:
         if number == group * 3:

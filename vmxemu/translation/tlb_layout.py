@@ -2,7 +2,7 @@
 level, paging-structure caches, nested TLBs; and the data caches that say what a walk's references cost.
 """
 
-from vmxemu.layout import Array, Layout, array, u8, u16, u64
+from vmxemu.layout import Array, Layout, array, fixed, u16, u64, u8
 from vmxemu.layout import u64 as U
 from vmxemu.translation.layout import Walk
 
@@ -19,18 +19,20 @@ TABLES = U(7)  # + level 2..5: the paging-structure cache of that level's entrie
 NESTED_TABLES, NESTED_PAGES = U(13), U(14)
 EPT_TABLES = U(13)  # + level 2..5: the same of EPT
 ARRAYS = 19
+BY_TREE = U(1 << 15)
 
 
 class TlbArray(Layout):
     """Geometry of one array. Victims are sought in fours: `stride` is `ways` rounded up, the rest is never filled."""
 
-    ways: u64  # 0 = there is no such array: pages of this size are kept in the next smaller one
-    stride: u64
-    set_mask: u64  # number of sets - 1
-    first: u64  # index of its first entry
-    hash_shift: u64  # set = (page ^ (page >> hash_shift & hash_mask)) & set_mask
-    hash_mask: u64
-    tree_plru: u64  # levels of the tree of bits, per set, that points to victims; 0 = victims by age
+    ways: u64 = fixed()  # 0 = there is no such array: pages of this size are kept in the next smaller one
+    stride: u64 = fixed()
+    set_mask: u64 = fixed()  # number of sets - 1
+    first: u64 = fixed()  # index of its first entry
+    hash_shift: u64 = fixed()  # set = (page ^ (page >> hash_shift & hash_mask)) & set_mask
+    hash_mask: u64 = fixed()
+    tree_levels: u64 = fixed()  # of the tree of bits, per set, that points to victims; 0 = victims by age
+    tree_nodes: u64 = fixed()  # mask of its nodes whose right half has ways
 
 
 class TlbValue(Layout):
@@ -46,10 +48,10 @@ class TlbValue(Layout):
 class DataCache(Layout):
     """One data cache as the walks' references see it."""
 
-    tags: u64  # host address of the sets (translation.data_caches)
-    ways: u64  # 0 = there is no such cache
-    set_mask: u64
-    cycles: u64  # load-to-use latency
+    tags: u64 = fixed()  # host address of the sets (translation.data_caches)
+    ways: u64 = fixed()  # 0 = there is no such cache
+    set_mask: u64 = fixed()
+    cycles: u64 = fixed()  # load-to-use latency
     hits: u64
 
 
@@ -57,7 +59,7 @@ class Caches(Layout):
     """Data caches; `on` = 0: each reference costs `tlb.reference_cycles`."""
 
     on: u64
-    memory_cycles: u64
+    memory_cycles: u64 = fixed()
     misses: u64
     uncached: u64
     level: Array[DataCache] = array(3)
@@ -104,28 +106,27 @@ class Tlb(Layout):
     """The TLB of one logical processor, its costs and its counters."""
 
     arrays: Array[TlbArray] = array(ARRAYS)
-    used: u64  # entries of the pool in use by the arrays
-    pages_end: u64  # entries of the pool in use by TLBs of linear addresses; those of walk caches follow
+    used: u64 = fixed()  # entries of the pool in use by the arrays
+    pages_end: u64 = fixed()  # entries of the pool in use by TLBs of linear addresses; those of walk caches follow
     live: u64  # bit group * 3 + class: such a translation was inserted since the last full invalidation
     clock: u64  # number of look-ups; stamps entries for LRU
     vpid0_generation: u64  # how often everything tagged VPID 0 was dropped
     transition_vpid: u64  # VPID at the latest VM entry or exit
-    trees_on: u64  # some array has its victims by trees
     tables_on: u64  # there are paging-structure caches
     table_used: u64  # the walk in progress began at one
     ept_tables_on: u64  # the same of EPT
     nested_on: u64  # there is a nested TLB for the guest's tables; 0 = each walk makes all its references
     nested_pages_on: u64  # and one for pages
-    lazy: u64  # a walk that fails is not repeated without what is cached
-    eager: u64  # each invalidation drops all that it may drop
-    watch_frames: u64  # a walk that ends at a poisoned or retired frame says so
-    checking: u64  # uses of stale translations are looked for
+    lazy: u64 = fixed()  # a walk that fails is not repeated without what is cached
+    eager: u64 = fixed()  # each invalidation drops all that it may drop
+    watch_frames: u64 = fixed()  # a walk that ends at a poisoned or retired frame says so
+    checking: u64 = fixed()  # uses of stale translations are looked for
     probing: u64  # a walk is to have no effects. 2: but to fail where a flag that it would set could not be stored
     walk_pcid: u64  # keys of the walk in progress
     walk_space: u64
-    stlb_cycles: u64  # cost of an STLB hit
-    walk_cycles: u64  # cost of a walk without its references
-    reference_cycles: u64  # cost of one reference
+    stlb_cycles: u64 = fixed()  # cost of an STLB hit
+    walk_cycles: u64 = fixed()  # cost of a walk without its references
+    reference_cycles: u64 = fixed()  # cost of one reference
     stlb_hits: u64  # first-level hits are clock - stlb_hits - walks
     walks: u64  # look-ups that missed, whatever their outcome
     references: u64
@@ -150,7 +151,8 @@ class Tlb(Layout):
     filters: Array[u8] = array(CAPACITY + 16)  # a byte of the page number per entry: spares most comparisons
     values: Array[TlbValue] = array(CAPACITY)
     stamps: Array[u64] = array(CAPACITY + 16)  # clock of the latest use << 14 | index; the oldest of a set is its victim
-    sets: Array[u16] = array(CAPACITY)  # index of the first entry of the entry's set
+    # index of the first entry of the entry's set, | BY_TREE where a tree points to victims
+    sets: Array[u16] = array(CAPACITY, fixed=True)
     # tree-PLRU state of a set, at a quarter of its first entry's index; bit 0: the set may have an invalid entry
     trees: Array[u64] = array(CAPACITY // 4)
     large_hints: Array[u16] = array(2 * 64)  # the same as `hints` for 2M and 1G pages

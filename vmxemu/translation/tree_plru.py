@@ -4,16 +4,10 @@ One tree shape serves all arrays: six levels, 64 leaves, nodes numbered from 1 a
 left part; where the right half of a node has no ways, the left one is taken.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from vmxemu.jit import kernel
 from vmxemu.layout import u64 as U
 from vmxemu.translation.inline import inlined
-
-if TYPE_CHECKING:
-    from vmxemu.state import State
 
 DEPTH = 6
 TOP = U(1 << DEPTH)
@@ -30,30 +24,30 @@ def _path(way: int) -> tuple[int, int]:
 
 
 WAYS = 1 << DEPTH
-# An array of more ways has its victims by age: its trees say nothing.
-MOST_WAYS = 16 * WAYS
-KEPT = np.array([~np.uint64(_path(way)[0] if way < WAYS else 0) for way in range(MOST_WAYS)], dtype=np.uint64)
-POINTED = np.array([_path(way)[1] if way < WAYS else 0 for way in range(MOST_WAYS)], dtype=np.uint64)
+KEPT = np.array([~np.uint64(_path(way)[0]) for way in range(WAYS)], dtype=np.uint64)
+POINTED = np.array([_path(way)[1] for way in range(WAYS)], dtype=np.uint64)
+
+
+def levels_of(ways: int) -> int:
+    """How many levels of the tree decide in a set of that many ways: above them there is nothing to the right."""
+    return max(1, (ways - 1).bit_length())
+
+
+def nodes_of(ways: int) -> int:
+    """Mask of the nodes whose right half has ways."""
+    return sum(1 << node for node in {_node(way, depth) for depth in range(DEPTH) for way in range(ways) if way >> (DEPTH - 1 - depth) & 1})
 
 
 @inlined
-def touch(m: "State", slot: int) -> None:
-    """Point the tree of the entry's set away from it."""
-    first: int = m.tlb.sets[slot]
-    way = slot - first
-    m.tlb.trees[first >> 2] = m.tlb.trees[first >> 2] & KEPT[way] | POINTED[way]
+def away_from(tree: int, way: int) -> int:
+    """The tree when it points away from a way."""
+    return tree & KEPT[way] | POINTED[way]
 
 
-@kernel
-def tree_victim(m: "State", first: int, ways: int, levels: int) -> int:
-    """The way that the tree of the set that begins at entry `first` points to. `levels`: 2 ** levels are not fewer than the
-    ways, so that the upper levels always point left.
-    """
-    tree = m.tlb.trees[first >> 2]
-    node, way, half = TOP >> levels, U(0), U(1) << (levels - 1)
-    while half != 0:
-        right = tree >> node & 1 if way + half < ways else 0
-        way = way + half * right
-        node = node * 2 + right
-        half = half >> 1
-    return way
+@inlined
+def pointed_to(tree: int, nodes: int, levels: int) -> int:
+    """The way that a tree points to; `nodes`, `levels`: see above."""
+    decided, node = tree & nodes, TOP >> levels
+    for _ in range(levels):
+        node = node << 1 | decided >> node & 1
+    return node & (TOP - 1)

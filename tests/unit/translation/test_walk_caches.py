@@ -138,7 +138,7 @@ def test_tlbs_for_several_page_sizes_share_their_entries():
     walker = Walker(RAM, "zen4-like")
     arrays = {name: walker.m.tlb.arrays[number] for number, name in NAMES.items()}
     assert len({int(arrays[name].first) for name in ("l1d_4k", "l1d_2m", "l1d_1g")}) == 1
-    assert int(arrays["l1d_4k"].ways) == 72 and not arrays["l1d_4k"].tree_plru and arrays["stlb_4k"].tree_plru
+    assert int(arrays["l1d_4k"].ways) == 72 and not arrays["l1d_4k"].tree_levels and arrays["stlb_4k"].tree_levels
     guest = walker.new_guest_tables()
     guest.table_bits = FLAGS
     guest.map(0, 0, PAGE_4K, 70, FLAGS)
