@@ -186,7 +186,6 @@ static inline u64 translate(struct machine *m, u64 gla, u64 access)
 {
     struct tlb *t = &m->tlb;
     u64 group = access >> 1, word, slot = find(t, group, gla, m->space);
-    t->clock++;
     if (slot != MISS && !(m->required & ~t->words[slot])) {
         word = t->words[slot];
         used_page(t, group, gla, slot);

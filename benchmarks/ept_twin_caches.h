@@ -11,13 +11,13 @@ enum { L1D, L1I, STLB, GROUPS, CLASSES = 3 };                       /* a class i
 enum { TABLES = 7, NESTED_TABLES = 13, NESTED_PAGES = 14, EPT_TABLES = 13, ARRAYS = 19 };
 enum { DEPTH = 6, DATA_CACHES = 3, SET = 16 }; /* places of a data cache's set */
 
-struct array { u64 ways, stride, set_mask, first, hash_shift, hash_mask, tree_levels, tree_nodes; }; /* as translation.tlb_layout.TlbArray */
+struct array { u64 ways, stride, set_mask, first, hash_shift, hash_mask, tree_levels, tree_nodes, small; }; /* as translation.tlb_layout.TlbArray */
 struct data_cache { uint32_t *tags; u64 ways, set_mask, cycles, hits; };    /* DataCache and Caches of the same */
 struct data_caches { u64 on, memory_cycles, misses, uncached; struct data_cache level[DATA_CACHES]; };
 struct counters { u64 stlb_hits, walks, references, cycles, table_hits, ept_table_hits, nested_hits; };
 struct tlb {
     struct array arrays[ARRAYS];
-    u64 clock, live, tables_on, ept_tables_on, stlb_cycles, walk_cycles, reference_cycles, memory_cycles;
+    u64 uses, live, tables_on, ept_tables_on, stlb_cycles, walk_cycles, reference_cycles, memory_cycles;
     u64 guest_walks[8][8], ept_walks[8][4], kept[1 << DEPTH], pointed[1 << DEPTH];
     struct counters counted;
     struct data_caches caches;
@@ -77,7 +77,7 @@ static inline void used(struct tlb *t, const struct array *a, u64 page, u64 slot
         u64 first = set_of(a, page), *tree = &t->trees[first / 4];
         *tree = (*tree & t->kept[slot - first]) | t->pointed[slot - first];
     } else
-        t->stamps[slot] = t->clock;
+        t->stamps[slot] = ++t->uses;
 }
 
 static u64 tree_victim(u64 tree, u64 ways)
@@ -103,7 +103,7 @@ static inline void put(struct tlb *t, const struct array *a, u64 tag, u64 page, 
     t->spaces[oldest] = space;
     t->words[oldest] = word;
     t->gpas[oldest] = gpa;
-    t->stamps[oldest] = t->clock;
+    t->stamps[oldest] = ++t->uses;
     if (a->tree_levels)
         used(t, a, page, oldest);
 }

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import llvmlite.binding as llvm
 import numba
 import numpy as np
-from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 

@@ -62,13 +62,15 @@ class To(Generic[T]):
 class _Mark:
     """What a class attribute says of the field beyond its annotation."""
 
-    def __init__(self, length: int = 1, fixed: bool = False) -> None:
-        self.length, self.fixed = length, fixed
+    def __init__(self, length: int = 1, fixed: bool = False, align: int = 1) -> None:
+        self.length, self.fixed, self.align = length, fixed, align
 
 
-def array(length: int, fixed: bool = False) -> Any:
-    """Length of an array field: the class attribute's value. `fixed`: see there."""
-    return _Mark(length, fixed)
+def array(length: int, fixed: bool = False, align: int = 1) -> Any:
+    """Length of an array field: the class attribute's value. `fixed`: see there. `align`: what its address must be a multiple
+    of, up to 4096; records that hold it are aligned alike.
+    """
+    return _Mark(length, fixed, align)
 
 
 def fixed() -> Any:
@@ -83,13 +85,17 @@ def pointer() -> Any:
 
 class Field:
     """One field: byte offset, kind (scalar, record, scalars, records, pointer), element type, length, whether kernels leave it
-    as it is.
+    as it is, what its offset must be a multiple of.
     """
 
-    __slots__ = ("fixed", "kind", "length", "offset", "of")
+    __slots__ = ("align", "fixed", "kind", "length", "of", "offset")
 
-    def __init__(self, offset: int, kind: str, of: Any, length: int, fixed: bool = False) -> None:
+    def __init__(self, offset: int, kind: str, of: Any, length: int, fixed: bool = False, align: int = 1) -> None:
         self.offset, self.kind, self.of, self.length, self.fixed = offset, kind, of, length, fixed
+        if kind == "pointer":
+            self.align = 8
+        else:
+            self.align = max(align, of.ALIGN if kind in ("record", "records") else self.element_size)
 
     @property
     def size(self) -> int:
@@ -103,34 +109,36 @@ class Field:
 
 
 class Layout:
-    """Base of all records. Class attributes: `FIELDS` (name -> Field, in order) and `SIZE` in bytes."""
+    """Base of all records. Class attributes: `FIELDS` (name -> Field, in order), `SIZE` in bytes, `ALIGN`."""
 
     FIELDS: dict[str, Field]
     SIZE: int
+    ALIGN: int
 
     def __init_subclass__(cls) -> None:
         cls.FIELDS, offset = {}, 0
         for name, hint in get_type_hints(cls).items():
-            if name in ("FIELDS", "SIZE"):
+            if name in ("FIELDS", "SIZE", "ALIGN"):
                 continue
             if name in ("address", "bytes"):
                 raise TypeError(f"{cls.__name__}.{name}: Python's view of a record has an attribute of that name")
             mark = cls.__dict__.get(name)
             field = _field(hint, mark, offset)
-            if offset % min(8, field.element_size if field.kind in ("scalar", "scalars") else 8):
+            if offset % field.align:
                 raise TypeError(f"{cls.__name__}.{name} is not aligned at byte {offset}")
             cls.FIELDS[name] = field
             offset += field.size
             if mark is not None:
                 delattr(cls, name)
-        cls.SIZE = -(-offset // 8) * 8
+        cls.ALIGN = max(8, *(field.align for field in cls.FIELDS.values()))
+        cls.SIZE = -(-offset // cls.ALIGN) * cls.ALIGN
 
 
 def _field(hint: Any, mark: Any, offset: int) -> Field:
     if get_origin(hint) is Array:
         (of,) = get_args(hint)
         kind = "records" if isinstance(of, type) and issubclass(of, Layout) else "scalars"
-        return Field(offset, kind, of, mark.length, mark.fixed)
+        return Field(offset, kind, of, mark.length, mark.fixed, mark.align)
     if mark is To:
         return Field(offset, "pointer", hint, 1, fixed=True)
     if isinstance(hint, type) and issubclass(hint, Layout):
@@ -219,6 +227,13 @@ class Records:
 
     def __len__(self) -> int:
         return self._length
+
+    def column(self, name: str) -> Any:
+        """One scalar field of all of them, as a NumPy array (a view)."""
+        field = self._layout.FIELDS[name]
+        step = np.dtype(field.of).itemsize
+        whole = _view(field.of, self._at, self._length * self._layout.SIZE // step)
+        return whole[field.offset // step :: self._layout.SIZE // step]
 
 
 def _view(dtype: Any, address: int, length: int) -> Any:

@@ -18,12 +18,12 @@ from vmxemu.vmx.layout import Exit, Vmx
 class State(Layout):
     """Every room's record. `r` is the register file, in place inside Unicorn."""
 
+    tlb: Tlb  # first, because it is aligned more strictly than the others
     r: Registers = pointer()
     cpu: Cpu
     memory: Memory
     paging: Paging
     walk: Walk
-    tlb: Tlb
     caches: Caches
     vmx: Vmx
     exit: Exit

@@ -35,13 +35,13 @@ class EptSide:
         if place:
             frame, size, dirty, kind = store.at(place).value
             if dirty or not write:
-                store.use(place, self.now)
+                store.use(place)
                 self.nested_hits += 1
                 return frame + gpa % KB4, size, dirty, kind
             store.drop_at(place)
         hpa, size, dirty, kind = self.ept_walk(gpa, write)
         if store:
-            store.put(Entry(*key, False, (hpa - gpa % KB4, size, dirty, kind)), self.now)
+            store.put(Entry(*key, False, (hpa - gpa % KB4, size, dirty, kind)))
         return hpa, size, dirty, kind
 
     def ept_path(self, gpa, level, table):
@@ -76,7 +76,7 @@ class EptSide:
                 if self.flags_missing(path, write):
                     path = None
                 else:
-                    store.use(place, self.now)
+                    store.use(place)
                     self.ept_table_hits[level] += 1
                 break
         if path is None:
@@ -92,7 +92,7 @@ class EptSide:
         for level, _, entry in path[:-1]:
             store, page, key = self.ept_key(gpa, level)
             if store:
-                store.put(Entry(page, *key, False, entry & FRAME), self.now)
+                store.put(Entry(page, *key, False, entry & FRAME))
         level, address, _ = path[-1]
         entry = self.load(address)
         size = 1 << 12 + 9 * (level - 1)

@@ -11,16 +11,17 @@ SIZES = {"4k": 1 << 12, "2m": 1 << 21, "1g": 1 << 30}
 
 
 class Lru:
-    """What was used by the latest look-up longest ago. All that one look-up uses is equally old: the first way goes."""
+    """The ways in the order in which they were used, the latest one last."""
 
     def __init__(self, ways):
-        self.used = [0] * ways
+        self.order = list(range(ways))
 
-    def use(self, way, now):
-        self.used[way] = now
+    def use(self, way):
+        self.order.remove(way)
+        self.order.append(way)
 
     def victim(self):
-        return self.used.index(min(self.used))
+        return self.order[0]
 
 
 class TreePlru:
@@ -29,7 +30,7 @@ class TreePlru:
     def __init__(self, ways):
         self.ways, self.right_is_older = ways, {}
 
-    def use(self, way, now):
+    def use(self, way):
         first, size = 0, 64
         while size > 1:
             size //= 2
@@ -88,8 +89,8 @@ class Store:
                 return number, way
         return None
 
-    def use(self, place, now):
-        self.order[place[0]].use(place[1], now)
+    def use(self, place):
+        self.order[place[0]].use(place[1])
 
     def at(self, place):
         return self.sets[place[0]][place[1]]
@@ -97,7 +98,7 @@ class Store:
     def drop_at(self, place):
         self.sets[place[0]][place[1]] = None
 
-    def put(self, entry, now):
+    def put(self, entry):
         """Into an invalid way, else the victim's. What stood there under the same key is replaced."""
         same = self.find(entry.page, entry.size, entry.pcid, entry.vpid, entry.ep4ta)
         if same:
@@ -106,7 +107,7 @@ class Store:
         ways = self.sets[number]
         way = ways.index(None) if None in ways else self.order[number].victim()
         ways[way] = entry
-        self.order[number].use(way, now)
+        self.order[number].use(way)
 
     def drop(self, condition):
         for ways in self.sets:
@@ -129,12 +130,12 @@ class Group:
                 return store, place
         return None
 
-    def put(self, now, address, hpa, size, tag, is_global, dirty, guest_bytes):
+    def put(self, address, hpa, size, tag, is_global, dirty, guest_bytes):
         held = [own for own in self.stores if own <= size]
         if held:
             own = max(held)
             frame = hpa - address % own
-            self.stores[own].put(Entry(address // own, own, *tag, is_global, (frame, dirty), guest_bytes), now)
+            self.stores[own].put(Entry(address // own, own, *tag, is_global, (frame, dirty), guest_bytes))
 
 
 def replacement_of(geometry, name):

@@ -30,7 +30,7 @@ class Twin(EptSide):
             if entries
         }
         self.data_caches = DataCaches(geometry)
-        self.now = self.stlb_hits = self.walks = self.references = self.faults = self.walk_cycles = self.nested_hits = 0
+        self.lookups = self.stlb_hits = self.walks = self.references = self.faults = self.walk_cycles = self.nested_hits = 0
         self.table_hits, self.ept_table_hits = [0] * 8, [0] * 8
 
     # ---- memory and modes
@@ -60,7 +60,7 @@ class Twin(EptSide):
     # ---- look-up
     def translate(self, gla, access):
         """(hpa, or None for a page fault; references; cycles)"""
-        self.now += 1
+        self.lookups += 1
         group = self.first["fetch" if access == "fetch" else "data"]
         for level, cycles in ((group, 0), (self.second, self.geometry.stlb_cycles)):
             found = level.find(gla, *self.tag())
@@ -72,11 +72,11 @@ class Twin(EptSide):
             if access == "write" and not dirty:
                 store.drop_at(place)
                 continue
-            store.use(place, self.now)
+            store.use(place)
             if level is self.second:
                 self.stlb_hits += 1
                 hpa = frame + gla % entry.size
-                group.put(self.now, gla, hpa, entry.size, self.tag(), entry.is_global, dirty, entry.guest_bytes)
+                group.put(gla, hpa, entry.size, self.tag(), entry.is_global, dirty, entry.guest_bytes)
             return frame + gla % entry.size, 0, cycles
         return self.miss(group, gla, access)
 
@@ -103,7 +103,7 @@ class Twin(EptSide):
             return None, self.walk_references, cycles
         hpa, size, is_global, dirty, guest_bytes = page
         for level in (group, self.second):
-            level.put(self.now, gla, hpa, size, self.tag(), is_global, dirty, guest_bytes)
+            level.put(gla, hpa, size, self.tag(), is_global, dirty, guest_bytes)
         return hpa, self.walk_references, cycles
 
     def forget(self, gla):
@@ -143,7 +143,7 @@ class Twin(EptSide):
                 store, page, key = self.table_key(gla, cached)
                 place = store and store.find(page, *key)
                 if place:
-                    store.use(place, self.now)
+                    store.use(place)
                     self.table_hits[cached] += 1
                     self.helped = True
                     higher, known, kind = store.at(place).value
@@ -186,7 +186,7 @@ class Twin(EptSide):
     def keep_table(self, gla, level, entry, hpa, kind):
         store, page, (size, pcid, vpid, ep4ta) = self.table_key(gla, level)
         if store:
-            store.put(Entry(page, size, pcid, vpid, ep4ta, False, (entry, hpa, kind)), self.now)
+            store.put(Entry(page, size, pcid, vpid, ep4ta, False, (entry, hpa, kind)))
 
     def set_flags(self, read, width, write):
         """From the top down; each store goes through EPT as a write, which is no reference."""

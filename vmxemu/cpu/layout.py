@@ -1,6 +1,6 @@
 """Processor state. `Registers` is what Unicorn keeps (its CPUX86State, in place); `Cpu` is what it has no room for."""
 
-from vmxemu.layout import Array, Layout, array, fixed, i32, u16, u32, u64, u8
+from vmxemu.layout import Array, Layout, array, fixed, i32, u8, u16, u32, u64
 
 U = u64
 RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 = (U(i) for i in range(16))

@@ -13,21 +13,9 @@ from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.lanes import LANES
 from vmxemu.translation.lockstep import count_walks, lockstep_possible, walk_ahead
 from vmxemu.translation.miss import walk_and_insert
+from vmxemu.translation.replacement import drop, insert, insert_everywhere, used, used_at
 from vmxemu.translation.rights import CLASS_SHIFT, GLOBAL, LOOK_CLOSER, page_offset, permitted, requirement
-from vmxemu.translation.tlb import (
-    GLOBAL_TAG,
-    MISS,
-    current_pcid,
-    drop,
-    find,
-    find_second,
-    insert,
-    insert_everywhere,
-    linear_space,
-    match,
-    used,
-    used_at,
-)
+from vmxemu.translation.tlb import GLOBAL_TAG, MISS, current_pcid, find, find_second, linear_space, match
 from vmxemu.translation.translate import translate, truncate
 
 if TYPE_CHECKING:
@@ -61,7 +49,7 @@ def translate_many(m: "State", glas: Any, access: int, hpas_out: Any, status_out
         m.tlb.clock = m.tlb.clock + 1
         slot = find(m, group, gla, pcid, space)
         if slot != MISS:
-            word = m.tlb.values[slot].word
+            word = m.tlb.entries[slot].word
             if permitted(word, required):
                 used(m, slot)
                 store64(hpas + i * 8, word & FRAME_MASK | gla & page_offset(word))
@@ -113,7 +101,7 @@ def _run_of_hits(
     while i < count:
         gla = load64(source + i * 8) & mask
         slot: int = m.tlb.hints[hints | gla >> 12 & 0xFF]
-        word = m.tlb.values[slot].word
+        word = m.tlb.entries[slot].word
         if match(m, slot, gla & PAGE_MASK | pcid, space, MISS) == MISS or not permitted(word, required):
             break
         clock = clock + 1
@@ -137,7 +125,7 @@ def _second_level(m: "State", group: int, gla: int, pcid: int, space: int, requi
     slot = find_second(m, gla, pcid, space)
     if slot == MISS:
         return 0
-    value = m.tlb.values[slot]
+    value = m.tlb.entries[slot]
     word = value.word
     if not permitted(word, required):
         drop(m, slot)

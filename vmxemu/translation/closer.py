@@ -22,7 +22,7 @@ def permitted_after_all(m: "State", slot: int, gla: int, access: int, required: 
     """Whether an entry whose rights alone do not permit an access does so on a closer look."""
     if required & LOOK_CLOSER == 0 or access & SHADOW_STACK != 0:  # a shadow-stack page is known to a walk only
         return False
-    value = m.tlb.values[slot]
+    value = m.tlb.entries[slot]
     if not page_permits(value.word, required) or key_denies(m, value.word, required, access):
         return False
     if m.walk.recording != 0:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vmxemu.layout import u64 as U
 from vmxemu.translation.bits import CR0_CD
-from vmxemu.translation.inline import apart
+from vmxemu.translation.inline import inlined
 from vmxemu.translation.lanes import touch_line
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ SET_SHIFT = U(6)  # log2 of the bytes that a set's line numbers take
 UNCACHEABLE, WRITE_COMBINING = U(0), U(1)
 
 
-@apart
+@inlined
 def reference_cycles(m: "State", hpa: int, memory_type: int) -> int:
     """Cycles of a load of a paging-structure entry; the line is the most recent one of its sets afterwards."""
     caches = m.caches

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vmxemu.layout import u64 as U
 from vmxemu.memory.physical import read64
+from vmxemu.translation.associative import find_latest, keep, note_use
 from vmxemu.translation.bits import EPT_LARGE, EPT_READ, EPT_WRITE, EPTP_AD, FRAME_MASK
 from vmxemu.translation.data_caches import reference_cycles
 from vmxemu.translation.ept_failure import ASKED, WANT_SHADOW_STACK
@@ -18,10 +19,11 @@ from vmxemu.translation.ept_page import (
     bad_large_page,
     read_entry,
 )
-from vmxemu.translation.inline import apart
+from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.journal import note
 from vmxemu.translation.layout import EPT_MODE_BASED_EXECUTE, STEP_EPT, STEP_EPT_WALK_CACHE
-from vmxemu.translation.tlb import MISS, drop, find_latest, guest_physical_space, place, used
+from vmxemu.translation.replacement import drop
+from vmxemu.translation.tlb import MISS, guest_physical_space
 from vmxemu.translation.tlb_layout import EPT_TABLES
 
 if TYPE_CHECKING:
@@ -47,13 +49,13 @@ def walk_below(
     slot = MISS
     while slot == MISS:
         if m.tlb.arrays[EPT_TABLES + level].ways != 0:
-            page = gpa >> (level - 1) * 9 + PAGE
+            page = _page(gpa, level)
             slot = find_latest(m, EPT_TABLES + level, page, page << PAGE, space)
         level = level + 1
         if level > LAST_LEVEL and slot == MISS:
             return NOT_FROM_HERE
     first = level - 2  # of the entries to be read
-    word = m.tlb.values[slot].word
+    word = m.tlb.entries[slot].word
     both, tables, entry = word | ~RIGHTS, U(0), word
     shift = first * 9
     while True:
@@ -72,22 +74,32 @@ def walk_below(
         return NOT_FROM_HERE
     if shift != 9 and bad_large_page(m, entry, shift):
         return NOT_FROM_HERE
-    used(m, slot)
+    note_use(m, EPT_TABLES + first + 1, slot)
     m.tlb.ept_table_hits[first + 1] = m.tlb.ept_table_hits[first + 1] + 1
     if m.walk.recording != 0:
         note(m, STEP_EPT_WALK_CACHE, first + 1, guest_level, gpa, word & FRAME_MASK, word, U(0))
-    _account(m, eptp, gpa, guest_level, word & FRAME_MASK, word & RIGHTS, first * 9, shift)
+    _account(m, eptp, gpa, guest_level, word & FRAME_MASK, word & RIGHTS, first * 9, shift, space, ram, plain)
     ready = STORE_READY if eptp & EPTP_AD == 0 else entry >> 6 & STORE_READY
     offset = ((1 << (shift + 3)) - 1) & FRAME_MASK
     size: int = SIZE_OF_SHIFT[shift]
     return (entry & FRAME_MASK & ~offset) | (gpa & offset & FRAME_MASK) | (both & 7) | ready | size | (entry & 0x78) << 4
 
 
-@apart
+@inlined
 def _account(
-    m: "State", eptp: int, gpa: int, guest_level: int, table: int, rights: int, first: int, last: int
+    m: "State",
+    eptp: int,
+    gpa: int,
+    guest_level: int,
+    table: int,
+    rights: int,
+    first: int,
+    last: int,
+    space: int,
+    ram: int,
+    plain: int,
 ) -> None:
-    """Count and charge the references from the shift `first` to `last`, and keep what they refer to."""
+    """Count and charge the references from the shift `first` to `last`, and keep what they refer to: it is in no cache yet."""
     m.walk.references = m.walk.references + ((first - last) * 57 >> 9) + 1
     index = guest_level * 64 + last + (first * 57 >> 9)
     m.tlb.ept_walks[index] = m.tlb.ept_walks[index] + 1
@@ -99,14 +111,14 @@ def _account(
             cycles = reference_cycles(m, at, eptp & 7)
             m.walk.memory_cycles = m.walk.memory_cycles + cycles
         if m.walk.recording | (shift ^ last) != 0:
-            entry = read64(m, at)
+            entry = read_entry(m, at, ram, plain)
             if m.walk.recording != 0:
                 note(m, STEP_EPT, shift * 57 >> 9, guest_level, gpa, at, entry, cycles)
             rights = rights & entry
             table = entry & FRAME_MASK
         if shift == last:
             return
-        _keep(m, gpa, shift, table | rights)
+        _keep(m, gpa, shift, table | rights, space)
         shift = shift - 9
 
 
@@ -114,23 +126,30 @@ def _account(
 def keep_ept_tables(m: "State", eptp: int, gpa: int, leaf_shift: int) -> None:
     """Remember the tables on the way of a walk from the top that was permitted and has set its flags."""
     shift = ((eptp >> 3 & 7) + 1) * 9
-    table, rights = eptp & FRAME_MASK, RIGHTS
+    table, rights, space = eptp & FRAME_MASK, RIGHTS, guest_physical_space(m)
     while shift > leaf_shift:
         entry = read64(m, table | gpa >> shift & 0xFF8)
         rights = rights & entry
         table = entry & FRAME_MASK
-        _keep(m, gpa, shift, table | rights)
+        level = shift * 57 >> 9
+        page = _page(gpa, level)
+        slot = find_latest(m, EPT_TABLES + level, page, page << PAGE, space)
+        if slot != MISS:  # it was of no use to this walk
+            drop(m, slot)
+        _keep(m, gpa, shift, table | rights, space)
         shift = shift - 9
 
 
 @apart
-def _keep(m: "State", gpa: int, shift: int, word: int) -> None:
+def _keep(m: "State", gpa: int, shift: int, word: int, space: int) -> None:
+    """Remember the table that the entry of this shift refers to."""
     level = shift * 57 >> 9
-    number = EPT_TABLES + level
-    if m.tlb.arrays[number].ways == 0:
-        return
-    page, space = gpa >> (level - 1) * 9 + PAGE, guest_physical_space(m)
-    slot = find_latest(m, number, page, page << PAGE, space)
-    if slot != MISS:  # it was of no use to this walk
-        drop(m, slot)
-    place(m, number, page, page << PAGE, space, word, gpa)
+    if m.tlb.arrays[EPT_TABLES + level].ways != 0:
+        page = _page(gpa, level)
+        keep(m, EPT_TABLES + level, page, page << PAGE, space, word, gpa)
+
+
+@inlined
+def _page(gpa: int, level: int) -> int:
+    """What an entry of this level is known by."""
+    return gpa >> (level - 1) * 9 + PAGE

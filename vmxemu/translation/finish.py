@@ -39,9 +39,9 @@ from vmxemu.translation.bits import (
     D,
     G,
 )
-from vmxemu.translation.ept import ept_walk
+from vmxemu.translation.ept import ept_walk, plain_ram, walk_from
 from vmxemu.translation.ept_failure import FAILED, VIOLATION, WANT_LINEAR, WANT_SHADOW_STACK
-from vmxemu.translation.ept_page import ANSWER_TYPE_SHIFT, ANSWER_USER_EXECUTE_SHIFT, STORE_READY, page_class
+from vmxemu.translation.ept_page import ANSWER_TYPE_SHIFT, ANSWER_USER_EXECUTE_SHIFT, STORE_READY, page_class, reserved_bits
 from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.journal import note
 from vmxemu.translation.layout import EPT_MODE_BASED_EXECUTE, FETCH, SHADOW_STACK, STEP_FLAGS, WRITE
@@ -155,11 +155,12 @@ def page_through_ept(m: "State", eptp: int, gpa: int, access: int, both: int, ei
         want = want | WANT_SHADOW_STACK
     answer = find_nested(m, NESTED_PAGES, gpa, 0, want) if m.tlb.nested_pages_on != 0 else NOWHERE
     if answer == NOWHERE:
-        answer = ept_walk(m, eptp, gpa, want, 0)
-        if answer & FAILED != 0:
-            if answer == VIOLATION:
+        failed, hpa, low = walk_from(m, eptp, gpa, want, U(0), m.memory.ram, plain_ram(m), reserved_bits(m))
+        if failed != 0:
+            if failed == VIOLATION:
                 _qualify(m, access, both, either)
-            return answer
+            return failed
+        answer = hpa & FRAME_MASK | low
         if m.tlb.nested_pages_on != 0:
             keep_nested(m, NESTED_PAGES, gpa, answer)
     if mode_based:

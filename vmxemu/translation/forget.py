@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from vmxemu.layout import u64 as U
 from vmxemu.outcome import EPT_VIOLATION, FAULT, kind_of
+from vmxemu.translation.associative import find_latest
 from vmxemu.translation.bits import CR0_PG, CR4_PAE, IS_TRANSLATION
 from vmxemu.translation.ept_failure import FAILED
 from vmxemu.translation.inline import apart
 from vmxemu.translation.invalidate import drop_address, drop_all, drop_tables_of
-from vmxemu.translation.tlb import MISS, drop, find, find_in, find_second, guest_physical_space, vpid_bits
+from vmxemu.translation.replacement import drop
+from vmxemu.translation.tlb import MISS, find, find_second, guest_physical_space, vpid_bits
 from vmxemu.translation.tlb_layout import EPT_TABLES, L1D, L1I, NESTED_PAGES, NESTED_TABLES, TABLES
 
 if TYPE_CHECKING:
@@ -86,6 +88,6 @@ def _forget_pages(m: "State", address: int, pcid: int, space: int) -> int:
 def _forget_in(m: "State", number: int, page: int, pcid: int, space: int) -> None:
     """A page in one array."""
     if m.tlb.arrays[number].ways != 0:
-        slot = find_in(m, number, page, page << PAGE | pcid, space)
+        slot = find_latest(m, number, page, page << PAGE | pcid, space)
         if slot != MISS:
             drop(m, slot)

@@ -7,8 +7,18 @@ from typing import Any
 import numpy as np
 
 from vmxemu.isa.cpus import CpuProfile
-from vmxemu.translation.tlb import NEVER_VICTIM
-from vmxemu.translation.tlb_layout import ARRAYS, BY_TREE, CAPACITY, EPT_TABLES, NESTED_PAGES, NESTED_TABLES, TABLES
+from vmxemu.translation.replacement import EVERY_ARRAY, NEVER_VICTIM
+from vmxemu.translation.tlb_layout import (
+    ARRAYS,
+    BY_TREE,
+    CAPACITY,
+    EPT_TABLES,
+    NESTED_PAGES,
+    NESTED_TABLES,
+    PAGE_ARRAYS,
+    SMALL_WAYS,
+    TABLES,
+)
 from vmxemu.translation.tree_plru import WAYS, levels_of, nodes_of
 
 GROUPS = ("l1d", "l1i", "stlb")
@@ -21,7 +31,6 @@ NAMES = {group * 3 + size: f"{GROUPS[group]}_{CLASSES[size]}" for group in range
     int(EPT_TABLES) + 5: "ept_pml5", int(NESTED_TABLES): "nested", int(NESTED_PAGES): "nested_pages",
 }  # fmt: skip
 NUMBERS = {name: number for number, name in NAMES.items()}
-PAGE_ARRAYS = 9
 LINE_BYTES = 64
 SET_WAYS = 16
 NOWHERE = CAPACITY - 4  # where an array that does not exist is looked for: entries that are never filled
@@ -128,8 +137,12 @@ def install(m: Any, geometry: Geometry) -> list[Any]:
         raise ValueError(f"the arrays hold {position} entries, not less than {NOWHERE + 1}")
     tlb.used, tlb.pages_end = position, pages_end
     tlb.live = tlb.clock = 0
-    tlb.spaces.numpy[:] = 0
+    tlb.large_regions.numpy[:] = 0
+    tlb.entries.column("space")[:] = 0
     tlb.trees.numpy[:] = 1
+    tlb.may_have_room = EVERY_ARRAY
+    for small in tlb.small:
+        small.filters.numpy[:], small.order.numpy[:] = 0, np.arange(SMALL_WAYS)
     tlb.stamps.numpy[:] = np.arange(len(tlb.stamps))
     for array in tlb.arrays:
         if array.ways:
@@ -152,7 +165,7 @@ def _lay_out(tlb: Any, geometry: Geometry, number: int, position: int) -> int:
     array = tlb.arrays[number]
     array.first = NOWHERE
     array.ways = array.stride = array.set_mask = 0
-    array.hash_shift = array.hash_mask = array.tree_levels = array.tree_nodes = 0
+    array.hash_shift = array.hash_mask = array.tree_levels = array.tree_nodes = array.small = 0
     name = NAMES.get(number, "")
     entries, ways = geometry.arrays.get(name, (0, 0))
     if number >= PAGE_ARRAYS:
@@ -170,6 +183,7 @@ def _lay_out(tlb: Any, geometry: Geometry, number: int, position: int) -> int:
     shared = owner is not None and geometry.arrays.get(owner) == (entries, ways)
     stride = -(-ways // 4) * 4
     array.ways, array.stride, array.set_mask = ways, stride, sets - 1
+    array.small = int(number >= PAGE_ARRAYS and ways <= SMALL_WAYS and not array.tree_levels)
     array.first = tlb.arrays[NUMBERS[owner]].first if shared and owner else position
     hashed = geometry.stlb_hash_bits if name in ("stlb_4k", "stlb_2m") else 0
     array.hash_shift, array.hash_mask = hashed, sets - 1 if hashed else 0

@@ -62,15 +62,16 @@ def walk_guest(m: "State", gla: int, access: int, required: int) -> int:
     outcome.
     """
     cr4 = m.r.cr[4]
+    root, levels, step = m.r.cr[3], U(4), NINE
     if m.r.efer & EFER_LMA != 0:
         levels = 5 if cr4 & CR4_LA57 != 0 else 4
-        return _walk(m, gla, access, required, m.r.cr[3], levels, NINE)
-    if cr4 & CR4_PAE != 0:
-        pdpte = _pdpte(m, gla)
-        if pdpte & P == 0:
+    elif cr4 & CR4_PAE != 0:
+        root, levels = _pdpte(m, gla), U(2)
+        if root & P == 0:
             return page_fault(m, access, 0)
-        return _walk(m, gla, access, required, pdpte, 2, NINE)
-    return _walk(m, gla, access, required, m.r.cr[3] & 0xFFFFFFFF, 2, TEN)
+    else:
+        root, levels, step = root & 0xFFFFFFFF, U(2), TEN
+    return _walk(m, gla, access, required, root, levels, step)
 
 
 @apart

@@ -20,8 +20,9 @@ import numpy as np
 from vmxemu.jit import kernel
 from vmxemu.layout import u64 as U
 from vmxemu.translation.bits import CR3_NO_FLUSH, CR4_PAE, CR4_PCIDE, PCID_MASK
+from vmxemu.translation.replacement import drop
 from vmxemu.translation.rights import GUEST_CLASS_SHIFT
-from vmxemu.translation.tlb import EP4TA_MASK, GLOBAL_TAG, LINEAR, THROUGH_EPT, current_pcid, drop, vpid_bits
+from vmxemu.translation.tlb import EP4TA_MASK, GLOBAL_TAG, LINEAR, THROUGH_EPT, current_pcid, vpid_bits
 from vmxemu.translation.tlb_layout import TABLES
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def on_smep_set(m: "State") -> None:
     vpid, pcid = vpid_bits(m, m.paging.vpid), current_pcid(m)
     slot = U(0)
     while slot < m.tlb.used:
-        tag, space = m.tlb.tags[slot], m.tlb.spaces[slot]
+        tag, space = m.tlb.entries[slot].tag, m.tlb.entries[slot].space
         if (tag & PCID_MASK == pcid or space & GLOBAL_TAG != 0) and space & LINEAR != 0 and space & VPID_FIELD == vpid:
             drop(m, slot)
         slot = slot + 1
@@ -123,7 +124,7 @@ def invept(m: "State", kind: int, eptp: int) -> None:
     _noted(m)
     slot = U(0)
     while slot < m.tlb.used:
-        space = m.tlb.spaces[slot]
+        space = m.tlb.entries[slot].space
         if space & THROUGH_EPT != 0 and (kind == INVEPT_ALL or (space ^ eptp) & EP4TA_MASK == 0):
             drop(m, slot)
         slot = slot + 1
@@ -139,7 +140,7 @@ def invvpid(m: "State", kind: int, vpid: int, gla: int) -> None:
     elif kind == INVVPID_ALL:
         slot = U(0)
         while slot < m.tlb.used:
-            space = m.tlb.spaces[slot]
+            space = m.tlb.entries[slot].space
             if space & LINEAR != 0 and space & VPID_ABOVE_FFFF == 0:
                 drop(m, slot)
             slot = slot + 1
@@ -177,7 +178,7 @@ def on_rsm(m: "State") -> None:
     _noted(m)
     slot = U(0)
     while slot < m.tlb.used:
-        if m.tlb.spaces[slot] & LINEAR != 0:
+        if m.tlb.entries[slot].space & LINEAR != 0:
             drop(m, slot)
         slot = slot + 1
 
@@ -211,6 +212,8 @@ def drop_all(m: "State") -> None:
         drop(m, slot)
         slot = slot + 1
     m.tlb.live = 0
+    for group in range(3):
+        m.tlb.large_regions[group] = 0
 
 
 @kernel
@@ -219,7 +222,7 @@ def _drop_pcid(m: "State", pcid: int) -> None:
     vpid = vpid_bits(m, m.paging.vpid)
     slot = U(0)
     while slot < m.tlb.used:
-        tag, space = m.tlb.tags[slot], m.tlb.spaces[slot]
+        tag, space = m.tlb.entries[slot].tag, m.tlb.entries[slot].space
         if tag & PCID_MASK == pcid and space & LINEAR != 0 and space & VPID_FIELD == vpid and space & GLOBAL_TAG == 0:
             drop(m, slot)
         slot = slot + 1
@@ -233,7 +236,7 @@ def _drop_vpid(m: "State", vpid: int, keep_globals: int) -> None:
         return
     slot = U(0)
     while slot < m.tlb.used:
-        space = m.tlb.spaces[slot]
+        space = m.tlb.entries[slot].space
         if space & LINEAR != 0 and space & VPID_FIELD == vpid and (keep_globals == 0 or space & GLOBAL_TAG == 0):
             drop(m, slot)
         slot = slot + 1
@@ -245,9 +248,9 @@ def drop_address(m: "State", gla: int, vpid: int, pcid: int, globals_too: bool) 
     dropped = U(0)
     slot = U(0)
     while slot < m.tlb.pages_end:
-        tag, space = m.tlb.tags[slot], m.tlb.spaces[slot]
+        tag, space = m.tlb.entries[slot].tag, m.tlb.entries[slot].space
         if space & LINEAR != 0 and space & VPID_FIELD == vpid:
-            shift = GUEST_PAGE_SHIFT[m.tlb.values[slot].word >> GUEST_CLASS_SHIFT & 3]
+            shift = GUEST_PAGE_SHIFT[m.tlb.entries[slot].word >> GUEST_CLASS_SHIFT & 3]
             if (tag ^ gla) >> shift == 0:
                 is_global = space & GLOBAL_TAG != 0
                 if (is_global and globals_too) or (not is_global and (pcid == EVERY_PCID or tag & PCID_MASK == pcid)):
@@ -262,8 +265,8 @@ def _drop_tables(m: "State", vpid: int, pcid: int) -> None:
     """Paging-structure caches under a VPID and a PCID, whatever the address."""
     slot = m.tlb.pages_end
     while slot < m.tlb.used:
-        space = m.tlb.spaces[slot]
-        if space & LINEAR != 0 and space & VPID_FIELD == vpid and m.tlb.tags[slot] & PCID_MASK == pcid:
+        space = m.tlb.entries[slot].space
+        if space & LINEAR != 0 and space & VPID_FIELD == vpid and m.tlb.entries[slot].tag & PCID_MASK == pcid:
             drop(m, slot)
         slot = slot + 1
 
@@ -280,7 +283,7 @@ def drop_tables_of(m: "State", gla: int, vpid: int, pcid: int) -> None:
         page_32 = gla >> 10 + PAGE if level == 2 and (short or pcid == EVERY_PCID) else page
         page = page_32 if short and pcid != EVERY_PCID else page
         while slot < end:
-            tag, space = m.tlb.tags[slot], m.tlb.spaces[slot]
+            tag, space = m.tlb.entries[slot].tag, m.tlb.entries[slot].space
             if space & LINEAR != 0 and space & VPID_FIELD == vpid and (pcid == EVERY_PCID or tag & PCID_MASK == pcid):
                 if tag >> PAGE == page or tag >> PAGE == page_32:
                     drop(m, slot)

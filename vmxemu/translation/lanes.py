@@ -90,7 +90,7 @@ for _operation, _instruction in OPERATIONS.items():
     _define(_operation, _instruction)
 
 
-def _compiled(count: int, result: Any, generate: Callable[..., Any]) -> Any:
+def compiled(count: int, result: Any, generate: Callable[..., Any]) -> Any:
     """An intrinsic of `count` arguments (Lanes or numbers as they come) from its result and what it generates."""
 
     def made(*arguments: Any) -> Any:
@@ -175,14 +175,14 @@ def _make_touch(builder: Any, address: Any, tag: Any, ways: Any) -> Any:
     wanted = spread(tag)
     bits = builder.zext(builder.bitcast(builder.icmp_unsigned("==", old, wanted), ir.IntType(16)), WORD)
     beyond = builder.shl(ir.Constant(WORD, 1), builder.sub(ways, ir.Constant(WORD, 1)))
-    where = _make_lowest(builder, builder.or_(bits, beyond))
+    where = lowest(builder, builder.or_(bits, beyond))
     moved = builder.shuffle_vector(old, wanted, ir.Constant(index, [16, *range(15)]))
     numbers = ir.Constant(index, list(range(16)))
     builder.store(builder.select(builder.icmp_unsigned("<=", numbers, spread(where)), moved, old), place, align=4)
     return builder.zext(builder.icmp_unsigned("!=", bits, ir.Constant(WORD, 0)), WORD)
 
 
-def _make_lowest(builder: Any, number: Any) -> Any:
+def lowest(builder: Any, number: Any) -> Any:
     kind = ir.FunctionType(WORD, [WORD, ir.IntType(1)])
     count = builder.module.declare_intrinsic("llvm.cttz", [WORD], kind)
     return builder.call(count, [number, ir.Constant(ir.IntType(1), 0)])
@@ -195,12 +195,12 @@ def _plain_gather(base: int, offsets: Any, mask: Any, otherwise: Any) -> Any:
     return np.array([load64(base + at) if wanted else other for at, wanted, other in lanes], np.uint64)
 
 
-def _memory_of(address: int, count: int, kind: Any) -> Any:
+def memory_of(address: int, count: int, kind: Any) -> Any:
     return np.ctypeslib.as_array((np.ctypeslib.as_ctypes_type(kind) * count).from_address(int(address)))
 
 
 def _plain_store(address: int, lanes: Any) -> int:
-    _memory_of(address, COUNT, np.uint64)[:] = lanes
+    memory_of(address, COUNT, np.uint64)[:] = lanes
     return address
 
 
@@ -209,16 +209,16 @@ def _as_mask(truth: Any) -> Any:
 
 
 def _plain_matching(address: int, byte: int) -> int:
-    equal = _memory_of(address, 16, np.uint8) == int(byte) & 0xFF
+    equal = memory_of(address, 16, np.uint8) == int(byte) & 0xFF
     return U(sum(1 << i for i in range(16) if equal[i]))
 
 
 def _plain_least(address: int, count: int) -> int:
-    return _memory_of(address, COUNT, np.uint64)[: int(count)].min()  # type: ignore[no-any-return]
+    return memory_of(address, COUNT, np.uint64)[: int(count)].min()  # type: ignore[no-any-return]
 
 
 def _plain_touch(address: int, tag: int, ways: int) -> int:
-    lines = _memory_of(address, 16, np.uint32)
+    lines = memory_of(address, 16, np.uint32)
     found = [i for i in range(16) if lines[i] == int(tag) & 0xFFFFFFFF]
     end = min(found[0] if found else 15, int(ways) - 1)
     lines[1 : end + 1] = lines[:end].copy()
@@ -246,25 +246,25 @@ if TYPE_CHECKING:
     def matching_bytes(address: int, byte: int) -> int: ...
     def lowest_bit(number: int) -> int: ...
 elif JIT_ON:
-    spread = _compiled(1, LANES_TYPE, _splat)
-    load_lanes = _compiled(1, LANES_TYPE, _make_load)
-    store_lanes = _compiled(2, types.uint64, _make_store)  # gives the address
+    spread = compiled(1, LANES_TYPE, _splat)
+    load_lanes = compiled(1, LANES_TYPE, _make_load)
+    store_lanes = compiled(2, types.uint64, _make_store)  # gives the address
     # the numbers at base + offsets in the lanes of the mask, `otherwise` in the others
-    gather = _compiled(4, LANES_TYPE, _make_gather)
-    lane_bits = _compiled(1, types.uint64, _make_any)  # a mask as a number: bit n = lane n
-    equal = _compiled(2, LANES_TYPE, _make_equal)
-    below = _compiled(2, LANES_TYPE, _make_below)
-    choose = _compiled(3, LANES_TYPE, _make_choose)
+    gather = compiled(4, LANES_TYPE, _make_gather)
+    lane_bits = compiled(1, types.uint64, _make_any)  # a mask as a number: bit n = lane n
+    equal = compiled(2, LANES_TYPE, _make_equal)
+    below = compiled(2, LANES_TYPE, _make_below)
+    choose = compiled(3, LANES_TYPE, _make_choose)
     # which of the 16 bytes at an address equal `byte`: bit n = byte n
-    matching_bytes = _compiled(2, types.uint64, _make_matching)
-    least = _compiled(2, types.uint64, _make_least)  # of the first `count` numbers at an address, 16 at most
+    matching_bytes = compiled(2, types.uint64, _make_matching)
+    least = compiled(2, types.uint64, _make_least)  # of the first `count` numbers at an address, 16 at most
     # bring a 32-bit number to the front of the 16 at an address, those before it (or before the place `ways`) one back: 1
     # if it was among them
-    touch_line = _compiled(3, types.uint64, _make_touch)
-    lowest_bit = _compiled(1, types.uint64, _make_lowest)  # number of the lowest bit set; 64 for 0
+    touch_line = compiled(3, types.uint64, _make_touch)
+    lowest_bit = compiled(1, types.uint64, lowest)  # number of the lowest bit set; 64 for 0
 else:
     spread = lambda number: np.full(COUNT, number, np.uint64)  # noqa: E731
-    load_lanes = lambda address: _memory_of(address, COUNT, np.uint64).copy()  # noqa: E731
+    load_lanes = lambda address: memory_of(address, COUNT, np.uint64).copy()  # noqa: E731
     store_lanes = _plain_store
     gather = _plain_gather
     lane_bits = lambda mask: U(sum(1 << i for i in range(COUNT) if mask[i]))  # noqa: E731

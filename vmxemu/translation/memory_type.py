@@ -9,7 +9,7 @@ from vmxemu.jit import kernel
 from vmxemu.layout import u64 as U
 from vmxemu.translation.bits import CR0_CD, CR0_PG, FRAME_MASK, MTRR_ENABLE, MTRR_FIXED_ENABLE, MTRR_MASK_VALID
 from vmxemu.translation.ept_page import ANSWER_TYPE_SHIFT
-from vmxemu.translation.inline import apart
+from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.rights import EPT_TYPE_SHIFT, IGNORE_PAT, PAT_SHIFT
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ VARIABLE_RANGES = U(10)
 NONE = U(8)
 
 
-@kernel
+@apart
 def mtrr_type(m: "State", hpa: int) -> int:
     """Memory type of a physical address by the MTRRs. SDM Vol. 3A, 'MTRR Precedences'."""
     control = m.cpu.mtrr_def_type
@@ -57,7 +57,7 @@ def _overlap(one: int, other: int) -> int:
     return min(one, other)
 
 
-@kernel
+@inlined
 def effective_type(m: "State", pat_index: int, ept_type: int, ignore_pat: int, hpa: int) -> int:
     """Memory type of an access. `ept_type`: of the EPT entry, or NO_EPT_TYPE."""
     if m.r.cr[0] & CR0_CD != 0:
@@ -80,7 +80,7 @@ def memory_type(m: "State") -> int:
     return effective_type(m, word >> PAT_SHIFT & 7, word >> EPT_TYPE_SHIFT & 7, word & IGNORE_PAT, m.walk.hpa)
 
 
-@apart
+@inlined
 def structure_type(m: "State", higher: int, answer: int, hpa: int) -> int:
     """Memory type of a guest paging structure. SDM Vol. 3A, 'Paging and Memory Typing'. `higher`: CR3 or the entry that
     refers to it; `answer`: the EPT walk's, or as much of it as is cached.

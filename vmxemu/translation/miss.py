@@ -11,6 +11,7 @@ from vmxemu.translation.bits import FRAME_MASK
 from vmxemu.translation.ept_failure import FAILED
 from vmxemu.translation.forget import forget_failed
 from vmxemu.translation.inline import apart, inlined
+from vmxemu.translation.replacement import insert_everywhere
 from vmxemu.translation.rights import (
     CLASS_SHIFT,
     GLOBAL,
@@ -18,7 +19,7 @@ from vmxemu.translation.rights import (
     permissions,
 )
 from vmxemu.translation.stale import check_walk
-from vmxemu.translation.tlb import GLOBAL_TAG, insert_everywhere
+from vmxemu.translation.tlb import GLOBAL_TAG
 from vmxemu.translation.walk import walk
 
 if TYPE_CHECKING:

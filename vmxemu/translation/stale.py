@@ -46,7 +46,7 @@ PAGE = U(12)
 @apart
 def check_hit(m: "State", slot: int, gla: int, access: int, required: int) -> None:
     """Compare a TLB entry that is about to be used with what memory says."""
-    value = m.tlb.values[slot]
+    value = m.tlb.entries[slot]
     gpa = value.gpa | gla & page_offset(value.word)
     take_birth(m, slot)
     found = _compare(m, gla, access, required, value.word, gpa, PROBE)

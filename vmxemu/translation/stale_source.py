@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from vmxemu.jit import kernel
 from vmxemu.layout import u64 as U
+from vmxemu.translation.associative import find_latest
 from vmxemu.translation.bits import CR4_PAE, EFER_LMA, FRAME_MASK
 from vmxemu.translation.ept_failure import FAILED
 from vmxemu.translation.inline import apart
-from vmxemu.translation.tlb import MISS, find_in, guest_physical_space
+from vmxemu.translation.tlb import MISS, guest_physical_space
 from vmxemu.translation.tlb_layout import EPT_TABLES, NESTED_PAGES, NESTED_TABLES, TABLES
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _older(m: "State", number: int, page: int, tag: int, space: int) -> int:
     """Slot of an entry that was there before this walk, or MISS."""
     if m.tlb.arrays[number].ways == 0:
         return MISS
-    slot = find_in(m, number, page, tag, space)
+    slot = find_latest(m, number, page, tag, space)
     return slot if slot != MISS and m.tlb.births[slot].clock != m.tlb.clock else MISS
 
 
@@ -68,7 +69,7 @@ def _table(m: "State", gla: int) -> int:
         page = gla >> (level - 1) * step + PAGE
         slot = _older(m, TABLES + level, page, page << PAGE | m.tlb.walk_pcid, m.tlb.walk_space)
         if slot != MISS:
-            led, leads = m.tlb.values[slot].word, m.tlb.probe.entry_hpa[level - 1]
+            led, leads = m.tlb.entries[slot].word, m.tlb.probe.entry_hpa[level - 1]
             return slot if (led ^ leads) & FRAME_MASK != 0 else MISS
     return MISS
 
@@ -84,7 +85,7 @@ def _nested(m: "State", word: int) -> int:
         if page != 0:
             slot = _older(m, NESTED_TABLES, page, page << PAGE, space)
             leads = m.tlb.probe.entry_hpa[level]
-            if slot != MISS and (leads == 0 or (m.tlb.values[slot].word ^ leads) & FRAME_MASK != 0):
+            if slot != MISS and (leads == 0 or (m.tlb.entries[slot].word ^ leads) & FRAME_MASK != 0):
                 return slot
     page = m.walk.gpa >> PAGE
     return _older(m, NESTED_PAGES, page, page << PAGE, space) if word & FAILED == 0 else MISS

@@ -1,4 +1,4 @@
-"""The TLB: look-up, insertion, removal of single entries.
+"""The TLB: what entries are known by, and look-up.
 
 A key has two words. `tag`: the page's address in bits 63:12, the PCID below. `space`: whose translation it is: EP4TA
 in 45:12, VPID in 53:46 and 11:0 (twenty bits: VPID 0 gets a fresh number each time all of its translations are
@@ -9,15 +9,12 @@ mapping), and in 63:60 how many low bits of the tag do not count: 12 for a globa
 
 from typing import TYPE_CHECKING
 
-from vmxemu.jit import address_of, kernel, load32, store32
+from vmxemu.jit import address_of, kernel, load32
 from vmxemu.layout import u64 as U
-from vmxemu.translation.births import note_birth
 from vmxemu.translation.bits import CR4_PCIDE, FRAME_MASK, PCID_MASK
 from vmxemu.translation.inline import apart, inlined
-from vmxemu.translation.lanes import LANES, least, lowest_bit, matching_bytes
-from vmxemu.translation.rights import CLASS_SHIFT
-from vmxemu.translation.tlb_layout import BY_TREE, CLASS_1G, STLB, Tlb
-from vmxemu.translation.tree_plru import away_from, pointed_to
+from vmxemu.translation.lanes import lowest_bit, matching_bytes
+from vmxemu.translation.tlb_layout import CLASS_1G, CLASS_2M, STLB, Tlb
 
 if TYPE_CHECKING:
     from vmxemu.state import State
@@ -30,14 +27,9 @@ GLOBAL_TAG = U(12 << 60)
 NO_SPACE = U(0x0FFF_FFFF_FFFF_FFFF)  # of an EPTP that has no room in it: nothing is kept there
 CANNOT_BE_KEPT = U(1 << 58)  # a bit of that and of no other
 VPID0_NUMBERS = U((1 << 20) - (1 << 16))
-PAGE = U(12)
+PAGE, REGION = U(12), U(21)
 BYTE, EACH_BYTE, HIGH_BITS = U(0xFF), U(0x01010101), U(0x80808080)
-FOUR = U(0xFFFF_FFFF_FFFF_FFFC)
-FILTERS, STAMPS = U(Tlb.FIELDS["filters"].offset), U(Tlb.FIELDS["stamps"].offset)
-MAY_HAVE_ROOM = U(1)  # of a set's tree
-STAMP_SHIFT, SLOT_MASK = U(14), U(0x3FFF)
-NEVER_VICTIM = U(0xFFFF_FFFF_FFFF_FFFF)  # stamp of the entries that only fill up a stride
-NOT_CLASS = U(0xFFFF_FFFF_FFFF_FF3F)
+FILTERS = U(Tlb.FIELDS["filters"].offset)
 
 
 @kernel
@@ -80,8 +72,8 @@ def set_of(m: "State", number: int, page: int) -> int:
 @inlined
 def match(m: "State", slot: int, tag: int, space: int, found: int) -> int:
     """`slot` if its key fits, else `found`; without a branch."""
-    other_space = m.tlb.spaces[slot] ^ space
-    other_tag = (m.tlb.tags[slot] ^ tag) >> (other_space >> 60)
+    other_space = m.tlb.entries[slot].space ^ space
+    other_tag = (m.tlb.entries[slot].tag ^ tag) >> (other_space >> 60)
     return slot if (other_tag | other_space << 4) == 0 else found
 
 
@@ -111,15 +103,9 @@ def find_in(m: "State", number: int, page: int, tag: int, space: int) -> int:
 
 
 @inlined
-def find_latest(m: "State", number: int, page: int, tag: int, space: int) -> int:
-    """`find_in` for a walk cache: walks often need what the walk before has found."""
-    slot = m.tlb.latest[number]
-    if match(m, slot, tag, space, MISS) != MISS:
-        return slot
-    found = find_in(m, number, page, tag, space)
-    if found != MISS:
-        m.tlb.latest[number] = found
-    return found
+def may_be_large(m: "State", group: int, address: int) -> bool:
+    """Whether a group may hold a page larger than 4K for an address."""
+    return m.tlb.large_regions[group] >> (address >> REGION & 0x3F) & 1 != 0
 
 
 @apart
@@ -134,16 +120,18 @@ def find_large(m: "State", group: int, address: int, pcid: int, space: int) -> i
             found = find_in(m, number, page, page << shift | pcid, space | page_class << SIZE_SHIFT)
             if found != MISS:
                 if group != STLB:
-                    m.tlb.large_hints[group << 6 | address >> 21 & 0x3F] = found
+                    m.tlb.large_hints[group << 6 | address >> REGION & 0x3F] = found
                 return found
         page_class = page_class + 1
     return MISS
 
 
 @inlined
-def match_large(m: "State", slot: int, address: int, pcid: int, space: int) -> int:
-    """`slot` if it translates the address, whatever its page size, else MISS."""
-    size = m.tlb.spaces[slot] >> SIZE_SHIFT & 3
+def _match_large(m: "State", group: int, slot: int, address: int, pcid: int, space: int) -> int:
+    """`slot` if it translates the address, whatever its page size, and no smaller one may be found; else MISS."""
+    size = m.tlb.entries[slot].space >> SIZE_SHIFT & 3
+    if size == CLASS_1G and m.tlb.live >> group * 3 + CLASS_2M & 1 != 0:
+        return MISS
     shift = PAGE + size * 9
     return match(m, slot, address >> shift << shift | pcid, space | size << SIZE_SHIFT, MISS)
 
@@ -157,16 +145,14 @@ def find(m: "State", group: int, address: int, pcid: int, space: int) -> int:
     found = match(m, m.tlb.hints[hint], tag, space, MISS)
     if found != MISS:
         return found
-    large = m.tlb.live >> group * 3 & 6
-    if large != 0:
-        found = match_large(m, m.tlb.large_hints[group << 6 | address >> 21 & 0x3F], address, pcid, space)
-        if found != MISS:
-            return found
     found = find_in(m, group * 3, page, tag, space)
     if found != MISS:
         m.tlb.hints[hint] = found
-    elif large != 0:
-        found = find_large(m, group, address, pcid, space)
+        return found
+    if may_be_large(m, group, address):  # a part of a large page may stand beside it, with rights of its own: it goes first
+        found = _match_large(m, group, m.tlb.large_hints[group << 6 | address >> REGION & 0x3F], address, pcid, space)
+        if found == MISS:
+            found = find_large(m, group, address, pcid, space)
     return found
 
 
@@ -175,132 +161,6 @@ def find_second(m: "State", address: int, pcid: int, space: int) -> int:
     """Slot of the translation of an address in the STLB, or MISS."""
     page = address >> PAGE
     found = find_in(m, STLB * 3, page, page << PAGE | pcid, space)
-    if found == MISS and m.tlb.live >> STLB * 3 & 6 != 0:
+    if found == MISS and may_be_large(m, STLB, address):
         found = find_large(m, STLB, address, pcid, space)
     return found
-
-
-@inlined
-def used(m: "State", slot: int) -> None:
-    """Note that an entry was used now."""
-    used_at(m, slot, m.tlb.clock)
-
-
-@inlined
-def used_at(m: "State", slot: int, clock: int) -> None:
-    """The same for callers that keep the clock themselves."""
-    where = m.tlb.sets[slot]
-    if where & BY_TREE != 0:
-        first = where ^ BY_TREE
-        m.tlb.trees[first >> 2] = away_from(m.tlb.trees[first >> 2], slot - first)
-    else:
-        m.tlb.stamps[slot] = clock << STAMP_SHIFT | slot
-
-
-@inlined
-def drop(m: "State", slot: int) -> None:
-    """Invalidate an entry; it will be the first of its set to be reused."""
-    m.tlb.spaces[slot] = 0
-    m.tlb.stamps[slot] = slot
-    quarter = (m.tlb.sets[slot] & ~BY_TREE) >> 2
-    m.tlb.trees[quarter] = m.tlb.trees[quarter] | MAY_HAVE_ROOM
-
-
-@inlined
-def victim(m: "State", number: int, page: int) -> int:
-    """Slot of a page's set to be filled, the most recently used one from now on: an invalid entry, else the least recently
-    used one or the one that the tree points to.
-    """
-    array = m.tlb.arrays[number]
-    first = set_of(m, number, page)
-    if array.tree_levels != 0:
-        tree = m.tlb.trees[first >> 2]
-        way = MISS if tree & MAY_HAVE_ROOM == 0 else _free(m, first, array.ways)
-        if way == MISS:
-            tree = tree & ~MAY_HAVE_ROOM
-            way = pointed_to(tree, array.tree_nodes, array.tree_levels)
-        m.tlb.trees[first >> 2] = away_from(tree, way)
-        return first + way
-    slot = _oldest(m, first, array.stride)
-    m.tlb.stamps[slot] = m.tlb.clock << STAMP_SHIFT | slot
-    return slot
-
-
-@inlined
-def _oldest(m: "State", first: int, stride: int) -> int:
-    stamps = address_of(m.tlb) + STAMPS + (first << 3)
-    if stride <= 4:
-        low = min(m.tlb.stamps[first], m.tlb.stamps[first + 1])
-        high = min(m.tlb.stamps[first + 2], m.tlb.stamps[first + 3])
-        return min(low, high) & SLOT_MASK
-    oldest = least(stamps, min(stride, LANES))
-    while stride > LANES:
-        stride = stride - LANES
-        stamps = stamps + LANES * 8
-        oldest = min(oldest, least(stamps, min(stride, LANES)))
-    return oldest & SLOT_MASK
-
-
-@apart
-def _free(m: "State", first: int, ways: int) -> int:
-    """The first way of a set that holds nothing valid, or MISS."""
-    for way in range(ways):
-        if m.tlb.spaces[first + way] == 0:
-            return way
-    return MISS
-
-
-@inlined
-def place(m: "State", number: int, page: int, tag: int, space: int, word: int, gpa: int) -> None:
-    """Fill an entry of the page's set in an array."""
-    if space & CANNOT_BE_KEPT != 0:
-        return
-    slot = victim(m, number, page)
-    m.tlb.tags[slot] = tag
-    m.tlb.spaces[slot] = space
-    filters, byte = address_of(m.tlb) + FILTERS + (slot & FOUR), (slot & 3) * 8
-    store32(filters, load32(filters) & ~(BYTE << byte) | ((page ^ page >> 8) & BYTE) << byte)
-    value = m.tlb.values[slot]
-    value.word = word
-    value.gpa = gpa
-    if m.tlb.checking != 0:
-        note_birth(m, number, slot)
-
-
-@inlined
-def insert(m: "State", group: int, address: int, pcid: int, space: int, page_class: int, word: int, gpa: int) -> None:
-    """Put a translation into a group. A page larger than the group can hold is kept as its part around `address`."""
-    number = group * 3
-    if page_class != 0:  # a branch, so that in the usual case nothing has to wait for the class to find the set
-        _insert_large(m, group, address, pcid, space, page_class, word, gpa)
-    elif m.tlb.arrays[number].ways != 0:
-        page = address >> PAGE
-        place(m, number, page, page << PAGE | pcid, space, word, gpa)
-        m.tlb.live = m.tlb.live | 1 << number
-
-
-@apart
-def _insert_large(m: "State", group: int, address: int, pcid: int, space: int, page_class: int, word: int, gpa: int) -> None:
-    number = group * 3 + page_class
-    while m.tlb.arrays[number].ways == 0:
-        if number == group * 3:
-            return
-        number = number - 1
-    kept_class = number - group * 3
-    shift = PAGE + kept_class * 9
-    page = address >> shift
-    frame_offset = ((1 << (PAGE + page_class * 9)) - 1) >> shift << shift
-    kept_word = word & NOT_CLASS | kept_class << CLASS_SHIFT | (address & frame_offset)
-    place(
-        m, number, page, page << shift | pcid, space | kept_class << SIZE_SHIFT, kept_word, gpa | address & frame_offset
-    )
-    m.tlb.live = m.tlb.live | 1 << number
-
-
-@inlined
-def insert_everywhere(
-    m: "State", group: int, address: int, pcid: int, space: int, page_class: int, word: int, gpa: int
-) -> None:
-    """After a walk: into the first level and the STLB."""
-    insert(m, group, address, pcid, space, page_class, word, gpa)
-    insert(m, STLB, address, pcid, space, page_class, word, gpa)

@@ -2,7 +2,7 @@
 level, paging-structure caches, nested TLBs; and the data caches that say what a walk's references cost.
 """
 
-from vmxemu.layout import Array, Layout, array, fixed, u16, u64, u8
+from vmxemu.layout import Array, Layout, array, fixed, u8, u16, u64
 from vmxemu.layout import u64 as U
 from vmxemu.translation.layout import Walk
 
@@ -19,6 +19,8 @@ TABLES = U(7)  # + level 2..5: the paging-structure cache of that level's entrie
 NESTED_TABLES, NESTED_PAGES = U(13), U(14)
 EPT_TABLES = U(13)  # + level 2..5: the same of EPT
 ARRAYS = 19
+PAGE_ARRAYS = 9  # the first so many; the others are walk caches
+SMALL_WAYS = 64  # a walk cache of no more entries has a SmallArray
 BY_TREE = U(1 << 15)
 
 
@@ -33,14 +35,25 @@ class TlbArray(Layout):
     hash_mask: u64 = fixed()
     tree_levels: u64 = fixed()  # of the tree of bits, per set, that points to victims; 0 = victims by age
     tree_nodes: u64 = fixed()  # mask of its nodes whose right half has ways
+    small: u64 = fixed()  # it has its keys and its order of use in a SmallArray
 
 
-class TlbValue(Layout):
-    """What is known of the page: frame and rights in `word` (translation.rights), and the guest-physical page.
+class SmallArray(Layout):
+    """Of a small walk cache, by entry: a byte of the page number, and the entries from the most recently used one on."""
+
+    filters: Array[u8] = array(SMALL_WAYS, align=64)
+    order: Array[u8] = array(SMALL_WAYS, align=64)
+
+
+class TlbEntry(Layout):
+    """What a translation is looked up by (see translation.tlb for the bits of tag and space; space 0 = invalid), and what is
+    known of the page: frame and rights in `word` (translation.rights), and the guest-physical page.
 
     In a paging-structure cache: the next table and what the entries so far permit; in a nested TLB: an EPT walk's answer.
     """
 
+    tag: u64
+    space: u64
     word: u64
     gpa: u64
 
@@ -105,10 +118,13 @@ STALE_USES = 256
 class Tlb(Layout):
     """The TLB of one logical processor, its costs and its counters."""
 
+    small: Array[SmallArray] = array(ARRAYS - PAGE_ARRAYS)
+    entries: Array[TlbEntry] = array(CAPACITY, align=32)
     arrays: Array[TlbArray] = array(ARRAYS)
     used: u64 = fixed()  # entries of the pool in use by the arrays
     pages_end: u64 = fixed()  # entries of the pool in use by TLBs of linear addresses; those of walk caches follow
     live: u64  # bit group * 3 + class: such a translation was inserted since the last full invalidation
+    large_regions: Array[u64] = array(3)  # by group, bit n: a larger one was, with n in bits 26:21 of its address
     clock: u64  # number of look-ups; stamps entries for LRU
     vpid0_generation: u64  # how often everything tagged VPID 0 was dropped
     transition_vpid: u64  # VPID at the latest VM entry or exit
@@ -117,6 +133,8 @@ class Tlb(Layout):
     ept_tables_on: u64  # the same of EPT
     nested_on: u64  # there is a nested TLB for the guest's tables; 0 = each walk makes all its references
     nested_pages_on: u64  # and one for pages
+    uses: u64  # of entries of larger walk caches: their clock
+    may_have_room: u64  # bit n: walk cache n may have an invalid entry
     lazy: u64 = fixed()  # a walk that fails is not repeated without what is cached
     eager: u64 = fixed()  # each invalidation drops all that it may drop
     watch_frames: u64 = fixed()  # a walk that ends at a poisoned or retired frame says so
@@ -145,11 +163,7 @@ class Tlb(Layout):
     hints: Array[u16] = array(
         2 * 256
     )  # where a 4K page was last found in L1D and L1I, by its low bits: saves a search, no more
-    # Entries. What one is looked up by: see translation.tlb for the bits of tag and space; space 0 = invalid.
-    tags: Array[u64] = array(CAPACITY)
-    spaces: Array[u64] = array(CAPACITY)
     filters: Array[u8] = array(CAPACITY + 16)  # a byte of the page number per entry: spares most comparisons
-    values: Array[TlbValue] = array(CAPACITY)
     stamps: Array[u64] = array(CAPACITY + 16)  # clock of the latest use << 14 | index; the oldest of a set is its victim
     # index of the first entry of the entry's set, | BY_TREE where a tree points to victims
     sets: Array[u16] = array(CAPACITY, fixed=True)

@@ -17,6 +17,7 @@ from vmxemu.translation.finish import NO_EPT
 from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.layout import IMPLICIT_SUPERVISOR
 from vmxemu.translation.miss import cost, cost_of_walk, walk_and_insert
+from vmxemu.translation.replacement import drop, insert, used
 from vmxemu.translation.rights import (
     CLASS_SHIFT,
     GLOBAL,
@@ -26,18 +27,7 @@ from vmxemu.translation.rights import (
     requirement,
     unpaged_requirement,
 )
-from vmxemu.translation.tlb import (
-    GLOBAL_TAG,
-    MISS,
-    current_pcid,
-    drop,
-    find,
-    find_second,
-    guest_physical_space,
-    insert,
-    linear_space,
-    used,
-)
+from vmxemu.translation.tlb import GLOBAL_TAG, MISS, current_pcid, find, find_second, guest_physical_space, linear_space
 from vmxemu.translation.walk import unpaged_word
 
 if TYPE_CHECKING:
@@ -76,7 +66,7 @@ def translate_in(m: "State", gla: int, access: int, pcid: int, space: int, requi
     group = access >> 1 & 1  # L1D or L1I
     slot = find(m, group, gla, pcid, space)
     if slot != MISS:
-        if permitted(m.tlb.values[slot].word, required) or permitted_after_all(m, slot, gla, access, required):
+        if permitted(m.tlb.entries[slot].word, required) or permitted_after_all(m, slot, gla, access, required):
             used(m, slot)
             m.walk.references = 0
             m.walk.cycles = 0
@@ -94,7 +84,7 @@ def translate_missed(m: "State", gla: int, access: int, pcid: int, space: int, r
     group = access >> 1 & 1
     slot = find_second(m, gla, pcid, space)
     if slot != MISS:
-        value = m.tlb.values[slot]
+        value = m.tlb.entries[slot]
         if permitted(value.word, required) or permitted_after_all(m, slot, gla, access, required):
             used(m, slot)
             m.tlb.stlb_hits = m.tlb.stlb_hits + 1
@@ -110,7 +100,7 @@ def translate_missed(m: "State", gla: int, access: int, pcid: int, space: int, r
 
 @inlined
 def _hit(m: "State", slot: int, gla: int, access: int, required: int) -> int:
-    value = m.tlb.values[slot]
+    value = m.tlb.entries[slot]
     word = value.word
     offset = gla & page_offset(word)
     walk = m.walk

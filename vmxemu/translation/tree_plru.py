@@ -35,13 +35,15 @@ def levels_of(ways: int) -> int:
 
 def nodes_of(ways: int) -> int:
     """Mask of the nodes whose right half has ways."""
-    return sum(1 << node for node in {_node(way, depth) for depth in range(DEPTH) for way in range(ways) if way >> (DEPTH - 1 - depth) & 1})
+    forks = {_node(way, depth) for depth in range(DEPTH) for way in range(ways) if way >> (DEPTH - 1 - depth) & 1}
+    return sum(1 << node for node in forks)
 
 
 @inlined
 def away_from(tree: int, way: int) -> int:
     """The tree when it points away from a way."""
-    return tree & KEPT[way] | POINTED[way]
+    new: int = tree & KEPT[way] | POINTED[way]
+    return new
 
 
 @inlined

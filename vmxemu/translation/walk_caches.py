@@ -9,13 +9,15 @@ that they map. All are arrays of the TLB's pool (translation.tlb): looked up, re
 from typing import TYPE_CHECKING
 
 from vmxemu.layout import u64 as U
+from vmxemu.translation.associative import find_latest, keep, note_use
 from vmxemu.translation.bits import EPT_USER_EXECUTE, EPT_WRITE, FRAME_MASK, RW, US, XD
 from vmxemu.translation.ept_failure import ASKED, WANT_SHADOW_STACK
 from vmxemu.translation.ept_page import ANSWER_USER_EXECUTE_SHIFT, STORE_READY
 from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.journal import note
 from vmxemu.translation.layout import STEP_NESTED_TLB, STEP_WALK_CACHE
-from vmxemu.translation.tlb import MISS, drop, find_latest, guest_physical_space, place, used
+from vmxemu.translation.replacement import drop
+from vmxemu.translation.tlb import MISS, guest_physical_space
 from vmxemu.translation.tlb_layout import TABLES
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def table_executable(cached: int) -> int:
     return cached & XD
 
 
-@apart
+@inlined
 def find_table(m: "State", gla: int, levels: int, step: int) -> tuple[int, int, int, int]:
     """The deepest table for a linear address that is known: its level, host-physical and guest-physical address, and
     the cached entry that refers to it. NOWHERE in the second place, and `levels` in the first, if none is.
@@ -53,10 +55,10 @@ def find_table(m: "State", gla: int, levels: int, step: int) -> tuple[int, int, 
             tag = page << PAGE | m.tlb.walk_pcid
             slot = find_latest(m, number, page, tag, m.tlb.walk_space)
             if slot != MISS:
-                used(m, slot)
+                note_use(m, number, slot)
                 m.tlb.table_used = 1
                 m.tlb.table_hits[level] = m.tlb.table_hits[level] + 1
-                value = m.tlb.values[slot]
+                value = m.tlb.entries[slot]
                 if m.walk.recording != 0:
                     note(m, STEP_WALK_CACHE, level, level, value.gpa, value.word & FRAME_MASK, value.word, U(0))
                 return level - 1, value.word & FRAME_MASK, value.gpa, value.word
@@ -76,7 +78,7 @@ def keep_table(
         return
     page = gla >> (level - 1) * step + PAGE
     word = hpa | both & (RW | US) | either & XD | entry & CACHEABILITY | answer & TABLE_TYPE
-    place(m, number, page, page << PAGE | m.tlb.walk_pcid, m.tlb.walk_space, word, gpa)
+    keep(m, number, page, page << PAGE | m.tlb.walk_pcid, m.tlb.walk_space, word, gpa)
 
 
 @apart
@@ -88,14 +90,14 @@ def find_nested(m: "State", number: int, gpa: int, guest_level: int, want: int) 
     slot = find_latest(m, number, page, page << PAGE, guest_physical_space(m))
     if slot == MISS:
         return NOWHERE
-    answer = m.tlb.values[slot].word
+    answer = m.tlb.entries[slot].word
     permitted = answer & ASKED | (answer & USER_EXECUTE) << 4
     asked = want & (ASKED | EPT_USER_EXECUTE)
     short_of_rights = permitted & asked != asked or (want & EPT_WRITE != 0 and answer & STORE_READY == 0)
     if short_of_rights or want & WANT_SHADOW_STACK != 0:
         drop(m, slot)  # a walk decides, and what it finds takes the place
         return NOWHERE
-    used(m, slot)
+    note_use(m, number, slot)
     m.tlb.nested_hits = m.tlb.nested_hits + 1
     if m.walk.recording != 0:
         note(m, STEP_NESTED_TLB, U(0), guest_level, gpa, answer & FRAME_MASK, answer, U(0))
@@ -106,4 +108,4 @@ def find_nested(m: "State", number: int, gpa: int, guest_level: int, want: int) 
 def keep_nested(m: "State", number: int, gpa: int, answer: int) -> None:
     """Remember an EPT walk's answer."""
     page = gpa >> PAGE
-    place(m, number, page, page << PAGE, guest_physical_space(m), answer, gpa >> PAGE << PAGE)
+    keep(m, number, page, page << PAGE, guest_physical_space(m), answer, gpa >> PAGE << PAGE)

@@ -252,7 +252,7 @@ class StructureWorld:
             "uncached": int(caches.uncached),
         }  # fmt: skip
         theirs = {
-            "clock": twin.now, "stlb_hits": twin.stlb_hits, "walks": twin.walks, "faults": twin.faults,
+            "clock": twin.lookups, "stlb_hits": twin.stlb_hits, "walks": twin.walks, "faults": twin.faults,
             "references": twin.references, "cycles": twin.walk_cycles, "nested_hits": twin.nested_hits,
             "table_hits": twin.table_hits, "ept_table_hits": twin.ept_table_hits, "cache_hits": twin.data_caches.hits,
             "misses": twin.data_caches.misses, "uncached": twin.data_caches.uncached,

@@ -14,7 +14,7 @@ from vmxemu.translation.library import PAGE_1G, PAGE_2M, PAGE_4K, Walker
 from vmxemu.translation.translate import translate
 
 COUNTERS = ("clock", "stlb_hits", "walks", "references", "faults")
-CONTENTS = ("tags", "spaces", "stamps", "guest_walks", "ept_walks")
+CONTENTS = ("stamps", "trees", "guest_walks", "ept_walks")
 TINY_ARRAYS = {"l1d_4k": (4, 2), "l1i_4k": (4, 4), "stlb_4k": (24, 12), "stlb_2m": (8, 4)}
 TINY = Geometry(TINY_ARRAYS, stlb_cycles=7, walk_cycles=3)
 
@@ -40,6 +40,8 @@ def check_equal(batch, single):
         assert getattr(batch.m.tlb, name) == getattr(single.m.tlb, name), name
     for name in CONTENTS:
         assert (getattr(batch.m.tlb, name).numpy == getattr(single.m.tlb, name).numpy).all(), name
+    for name in ("tag", "space", "word", "gpa"):
+        assert (batch.m.tlb.entries.column(name) == single.m.tlb.entries.column(name)).all(), name
     assert batch.m.walk.cycles_due == single.m.walk.cycles_due
     assert batch.ram.tobytes() == single.ram.tobytes()
 

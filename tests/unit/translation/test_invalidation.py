@@ -44,7 +44,7 @@ def use(walker, vpid, pcid):
 def contents(walker):
     """How many entries there are: page translations of linear addresses, their walk caches, and the guest-physical ones."""
     tlb = walker.m.tlb
-    spaces = [int(space) for space in tlb.spaces.numpy[: int(tlb.used)]]
+    spaces = [int(space) for space in tlb.entries.column("space")[: int(tlb.used)]]
     linear = [bool(space & int(LINEAR)) for space in spaces]
     physical = [bool(space & int(THROUGH_EPT)) and not space & int(LINEAR) for space in spaces]
     end = int(tlb.pages_end)

@@ -54,7 +54,7 @@ def held(walker, group):
     """Page numbers in an array of 4K pages."""
     array = walker.m.tlb.arrays[int(group) * 3]
     slots = slice(int(array.first), int(array.first) + (int(array.set_mask) + 1) * int(array.stride))
-    tags, spaces = walker.m.tlb.tags.numpy[slots], walker.m.tlb.spaces.numpy[slots]
+    tags, spaces = walker.m.tlb.entries.column("tag")[slots], walker.m.tlb.entries.column("space")[slots]
     return (tags[spaces != 0] >> np.uint64(12)).tolist()
 
 

@@ -36,7 +36,7 @@ def held(walker, name):
     """Valid entries in the named array."""
     array = walker.m.tlb.arrays[next(number for number, own in NAMES.items() if own == name)]
     first = int(array.first)
-    return int((walker.m.tlb.spaces.numpy[first : first + (int(array.set_mask) + 1) * int(array.stride)] != 0).sum())
+    return int((walker.m.tlb.entries.column("space")[first : first + (int(array.set_mask) + 1) * int(array.stride)] != 0).sum())
 
 
 @pytest.mark.jit_off
@@ -171,7 +171,7 @@ def test_a_tree_of_twelve_ways_points_away_from_what_was_used():
     walker = walker_of(geometry, with_ept=False)
 
     def gone(pages):
-        return {page for page in range(pages) if GLA + page * PAGE_4K not in walker.m.tlb.tags.numpy[:12]}
+        return {page for page in range(pages) if GLA + page * PAGE_4K not in walker.m.tlb.entries.column("tag")[:12]}
 
     for page in range(12):
         references(walker, GLA + page * PAGE_4K)
