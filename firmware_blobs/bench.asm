@@ -21,6 +21,9 @@ CPUID_LOOPS equ 300000
 PASSES      equ 200
 PAGES       equ 16384
 
+MTRR_ENABLE equ 1 << 11
+TYPE_WRITE_BACK equ 6
+
 VMXON_PAGE  equ 0x100000
 VMCS_PAGE   equ 0x101000
 IO_PAGE_A   equ 0x103000
@@ -42,7 +45,11 @@ LARGE_AREA  equ 0x100000000     ; its linear address
             bits 64
             FINISH 64
 
-main64:     call    build_far
+main64:     mov     ecx, IA32_MTRR_DEF_TYPE ; write-back, as firmware leaves RAM: a walk's references are cached
+            mov     eax, MTRR_ENABLE | TYPE_WRITE_BACK
+            xor     edx, edx
+            wrmsr
+            call    build_far
             say_line "BEGIN touch"
             call    stride
             say     "END touch ops="
