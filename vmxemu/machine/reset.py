@@ -79,4 +79,4 @@ def _processor(m: Any, profile: CpuProfile, smbase: int) -> None:
     m.vmx.current = m.vmx.vmxon_pointer = int(NO_VMCS)
     m.clock.limit = (1 << 64) - 1
     for number, name in enumerate(costs.ROWS.values()):
-        m.clock.cost[number] = profile.costs.get(name, 0)
+        m.clock.cost[number] = profile.costs[name]

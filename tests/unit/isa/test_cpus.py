@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from vmxemu.isa import controls, cpuid, cpus, data, instruction_costs, msrs
+from vmxemu.timing import costs
 
 PROFILES = {name: cpus.load(name) for name in cpus.names()}
 
@@ -145,6 +146,10 @@ def test_geometry_divides_evenly(profile: cpus.CpuProfile) -> None:
 def test_profiles_charge_for_the_same_events() -> None:
     assert len({frozenset(profile.costs) for profile in PROFILES.values()}) == 1
     assert len({frozenset(profile.walk_caches) for profile in PROFILES.values()}) == 1
+
+
+def test_every_event_of_the_clock_has_its_row(profile: cpus.CpuProfile) -> None:
+    assert set(costs.ROWS.values()) <= set(profile.costs)
 
 
 def test_every_number_has_a_source(profile: cpus.CpuProfile) -> None:
