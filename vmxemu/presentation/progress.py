@@ -37,6 +37,7 @@ class Progress:
         self._shares_screen = self._live and sys.stdout.isatty()
         self._line: Live | None = None
         self._guest_at_line_start = True
+        self._held: list[str] = []  # lines that wait for the end of the guest's
         self._begun = time.monotonic()
         self._drawn = self._last_instructions = self._last_exits = 0.0
         self._told_compiling = False
@@ -75,7 +76,14 @@ class Progress:
             return
         for event in events[events["kind"] == PHASE]:
             when = seconds(int(event["cycle"]) / self._hertz)
-            print(f"vmxemu: [{when}] {PHASES.get(int(event['reason']), 'phase')}", file=sys.stderr, flush=True)
+            self._held.append(f"vmxemu: [{when}] {PHASES.get(int(event['reason']), 'phase')}")
+        if self._guest_at_line_start:
+            self._tell()
+
+    def _tell(self) -> None:
+        for line in self._held:
+            print(line, file=sys.stderr, flush=True)
+        self._held.clear()
 
     def _draw(self, text: str) -> None:
         if self._shares_screen and not self._guest_at_line_start:
@@ -87,13 +95,16 @@ class Progress:
 
     def guest(self, data: bytes, stream: Any) -> None:
         """Guest output: write it at once."""
-        if not data:
-            return
-        if self._shares_screen:
-            self._clear()
-            self._guest_at_line_start = data.endswith(b"\n")
-        stream.write(data)
-        stream.flush()
+        end = data.find(b"\n") + 1 if self._held else 0
+        for part in (data[:end], data[end:]):
+            if part:
+                if self._shares_screen:
+                    self._clear()
+                self._guest_at_line_start = part.endswith(b"\n")
+                stream.write(part)
+                stream.flush()
+            if self._guest_at_line_start:
+                self._tell()
 
     def _clear(self) -> None:
         if self._line is not None:
@@ -103,6 +114,7 @@ class Progress:
     def close(self) -> None:
         """No more progress."""
         self._clear()
+        self._tell()
         if self._shares_screen and not self._guest_at_line_start:
             print(flush=True)
             self._guest_at_line_start = True
