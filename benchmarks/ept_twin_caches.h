@@ -1,4 +1,4 @@
-/* Part of ept_twin.c: TLB arrays, walk caches and nested TLBs (one pool, as translation.tlb has it), their replacement,
+/* Part of ept_twin.c: TLB arrays, walk caches and nested TLBs (one pool, with the keys of translation.tlb), their replacement,
    and the data caches that say what a reference costs. */
 #include <stdint.h>
 #include <stdlib.h>

@@ -3,7 +3,7 @@ load.
 
 LLVM is told what it cannot see: that two different fields never share memory (type-based alias analysis), and that `fixed`
 fields do not change while a kernel runs. So it may keep them in registers across stores to others. Raw accesses by host address
-(vmxemu.jit) carry no such promise, and may reach any field.
+(vmxemu.jit) carry no such promise: they may reach any field, and must store to none that is fixed.
 """
 
 import operator

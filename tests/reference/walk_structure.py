@@ -234,6 +234,10 @@ class Twin(EptSide):
         self.drop_page(gla)
         self.drop_tables(lambda entry: entry.vpid == vpid and entry.pcid == self.pcid)
 
+    def invalidate_all(self):
+        self.drop_pages(lambda entry: True)
+        self.drop_tables(lambda entry: True)
+
     def invept(self, eptp=None):
         def condition(entry):
             return entry.ep4ta is not None and (eptp is None or entry.ep4ta == eptp & FRAME)

@@ -209,7 +209,8 @@ def drop_all(m: "State") -> None:
     """Leave nothing."""
     slot = U(0)
     while slot < m.tlb.used:
-        drop(m, slot)
+        if m.tlb.entries[slot].space != 0:  # what only fills up a stride stays as it is
+            drop(m, slot)
         slot = slot + 1
     m.tlb.live = 0
     for group in range(3):

@@ -8,7 +8,7 @@ from vmxemu.translation.births import note_birth
 from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.lanes import LANES, least
 from vmxemu.translation.rights import CLASS_SHIFT
-from vmxemu.translation.tlb import BYTE, CANNOT_BE_KEPT, FILTERS, MISS, PAGE, REGION, SIZE_SHIFT, set_of
+from vmxemu.translation.tlb import BYTE, CANNOT_BE_KEPT, FILTERS, GLOBAL_TAG, MISS, PAGE, REGION, SIZE_SHIFT, find_in, set_of
 from vmxemu.translation.tlb_layout import ARRAYS, BY_TREE, CLASS_2M, STLB, Tlb
 from vmxemu.translation.tree_plru import away_from, pointed_to
 
@@ -136,6 +136,10 @@ def _insert_large(m: "State", group: int, address: int, pcid: int, space: int, p
     kept_class = number - group * 3
     shift = PAGE + kept_class * 9
     page = address >> shift
+    # It may be there already, where an access was refused by a smaller part of it in another array.
+    same = find_in(m, number, page, page << shift | pcid, space & ~GLOBAL_TAG | kept_class << SIZE_SHIFT)
+    if same != MISS:
+        drop(m, same)
     frame_offset = ((1 << (PAGE + page_class * 9)) - 1) >> shift << shift
     kept_word = word & NOT_CLASS | kept_class << CLASS_SHIFT | (address & frame_offset)
     place(

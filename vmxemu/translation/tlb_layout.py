@@ -125,7 +125,7 @@ class Tlb(Layout):
     pages_end: u64 = fixed()  # entries of the pool in use by TLBs of linear addresses; those of walk caches follow
     live: u64  # bit group * 3 + class: such a translation was inserted since the last full invalidation
     large_regions: Array[u64] = array(3)  # by group, bit n: a larger one was, with n in bits 26:21 of its address
-    clock: u64  # number of look-ups; stamps entries for LRU
+    clock: u64  # number of look-ups; stamps pages for LRU
     vpid0_generation: u64  # how often everything tagged VPID 0 was dropped
     transition_vpid: u64  # VPID at the latest VM entry or exit
     tables_on: u64  # there are paging-structure caches
@@ -163,8 +163,11 @@ class Tlb(Layout):
     hints: Array[u16] = array(
         2 * 256
     )  # where a 4K page was last found in L1D and L1I, by its low bits: saves a search, no more
-    filters: Array[u8] = array(CAPACITY + 16)  # a byte of the page number per entry: spares most comparisons
-    stamps: Array[u64] = array(CAPACITY + 16)  # clock of the latest use << 14 | index; the oldest of a set is its victim
+    # a byte of the page number per entry: spares most comparisons. Small walk caches have theirs in `small`
+    filters: Array[u8] = array(CAPACITY + 16)
+    # `clock` (in a walk cache `uses`) at the latest use << 14 | index: the oldest of a set is its victim. Only where neither a
+    # tree nor `small` decides
+    stamps: Array[u64] = array(CAPACITY + 16)
     # index of the first entry of the entry's set, | BY_TREE where a tree points to victims
     sets: Array[u16] = array(CAPACITY, fixed=True)
     # tree-PLRU state of a set, at a quarter of its first entry's index; bit 0: the set may have an invalid entry

@@ -3,7 +3,8 @@
 SDM Vol. 3A, 'Paging-Structure Caches'; Vol. 3C, 'Information That May Be Cached'. A paging-structure cache of level n
 knows where the table is that an entry of level n refers to: with EPT on that is a combined mapping, and it spares the
 EPT walk of the table too. A nested TLB knows guest-physical mappings: of pages of the guest's tables, or of the pages
-that they map. All are arrays of the TLB's pool (translation.tlb): looked up, replaced and invalidated in the same way.
+that they map. All are arrays of the TLB's pool: known by the same keys and invalidated in the same way as pages
+(translation.tlb), looked up and replaced by translation.associative.
 """
 
 from typing import TYPE_CHECKING

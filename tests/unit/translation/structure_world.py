@@ -37,11 +37,6 @@ def random_geometry(chance):
     arrays["stlb_2m"] = some(arrays["stlb_4k"], (8, 4), (0, 0))
     if arrays["l1i_2m"] == (0, 0) and some(True, False):
         arrays["l1i_2m"] = arrays["l1i_4k"]
-    for size in ("2m", "1g"):
-        # Where only the first level holds whole large pages, it may come to hold a page and a part of it. Which of them is
-        # found first is nobody's business.
-        if arrays[f"stlb_{size}"] == (0, 0):
-            arrays[f"l1d_{size}"] = arrays[f"l1i_{size}"] = (0, 0)
     walk_caches = {
         name: some(0, 1, 2, 3, 5, 17)
         for name in ("pd", "pdpt", "pml4", "pml5", "ept_pd", "ept_pdpt", "ept_pml4", "ept_pml5", "nested", "nested_pages")
@@ -59,12 +54,11 @@ def random_geometry(chance):
 
 
 class StructureWorld:
-    """Tables in a walker's RAM, and a twin over a copy of them. `largest`: bytes of the guest's largest pages."""
+    """Tables in a walker's RAM, and a twin over a copy of them."""
 
-    def __init__(self, walker: Walker, seed, geometry=None, largest=PAGE_1G):
+    def __init__(self, walker: Walker, seed, geometry=None):
         self.walker, self.chance = walker, random.Random(seed)
         chance = self.chance
-        self.largest = largest
         self.mode = chance.choice(("4", "4", "5", "pae", "32"))
         self.geometry = random_geometry(chance) if geometry is None else geometry
         if isinstance(self.geometry, str):
@@ -117,7 +111,7 @@ class StructureWorld:
             if chance.random() < 0.3:
                 return (chance.choice((768, 769, 770)) << 22) + chance.randrange(large >> 12) * PAGE_4K, large
             return (chance.choice((0, 1, 300)) << 22) + chance.randrange(40) * PAGE_4K, PAGE_4K
-        size = chance.choice((PAGE_4K, PAGE_4K, PAGE_4K, PAGE_2M, self.largest))
+        size = chance.choice((PAGE_4K, PAGE_4K, PAGE_4K, PAGE_2M, PAGE_1G))
         top = chance.choice((0, 1, 5)) << 39
         top |= chance.choice((0, 1)) << 48 if self.mode == "5" else 0
         if size == PAGE_4K:
@@ -190,7 +184,7 @@ class StructureWorld:
     def event(self):
         """A switch of address spaces, or an invalidation."""
         chance, m, twin = self.chance, self.walker.m, self.twin
-        what = chance.choice(("cr3", "cr3", "ept", "vpid", "invlpg", "invept", "invvpid", "paging", "caching"))
+        what = chance.choice(("cr3", "cr3", "ept", "vpid", "invlpg", "invept", "invvpid", "paging", "caching", "all"))
         if what == "cr3":
             self._load_cr3(chance.choice(PCIDS), chance.random() < 0.7)
         elif what == "ept":
@@ -212,6 +206,9 @@ class StructureWorld:
             vpid = chance.choice(VPIDS)
             twin.invvpid(vpid)
             invalidate.invvpid(m, 1, vpid, 0)
+        elif what == "all" and chance.random() < 0.2:
+            twin.invalidate_all()
+            invalidate.invalidate_all(m)
         elif what == "paging" and twin.eptp:
             twin.mode = self.mode if twin.mode == "off" else "off"
             m.r.cr[0] = int(m.r.cr[0]) ^ int(bits.CR0_PG)
