@@ -145,7 +145,7 @@ def _walk(m: "State", gla: int, access: int, required: int, root: int, levels: i
     return finish(m, gla, access, required, first, step, level, both, either, entry)
 
 
-@apart
+@inlined
 def _refer(m: "State", level: int, at: int, entry: int, higher: int, answer: int) -> None:
     """Charge a reference, whose memory type the entry above and EPT decide, and put it into the journal."""
     cycles = U(0)

@@ -14,7 +14,7 @@ from vmxemu.translation.associative import find_latest, keep, note_use
 from vmxemu.translation.bits import EPT_USER_EXECUTE, EPT_WRITE, FRAME_MASK, RW, US, XD
 from vmxemu.translation.ept_failure import ASKED, WANT_SHADOW_STACK
 from vmxemu.translation.ept_page import ANSWER_USER_EXECUTE_SHIFT, STORE_READY
-from vmxemu.translation.inline import apart, inlined
+from vmxemu.translation.inline import inlined
 from vmxemu.translation.journal import note
 from vmxemu.translation.layout import STEP_NESTED_TLB, STEP_WALK_CACHE
 from vmxemu.translation.replacement import drop
@@ -67,7 +67,7 @@ def find_table(m: "State", gla: int, levels: int, step: int) -> tuple[int, int, 
     return levels, NOWHERE, U(0), U(0)
 
 
-@apart
+@inlined
 def keep_table(
     m: "State", gla: int, level: int, step: int, hpa: int, gpa: int, both: int, either: int, entry: int, answer: int
 ) -> None:
@@ -82,7 +82,7 @@ def keep_table(
     keep(m, number, page, page << PAGE | m.tlb.walk_pcid, m.tlb.walk_space, word, gpa)
 
 
-@apart
+@inlined
 def find_nested(m: "State", number: int, gpa: int, guest_level: int, want: int) -> int:
     """The answer of an EPT walk (translation.ept) for this guest-physical address, if it is known and permits the access;
     else NOWHERE.
@@ -105,7 +105,7 @@ def find_nested(m: "State", number: int, gpa: int, guest_level: int, want: int) 
     return answer
 
 
-@apart
+@inlined
 def keep_nested(m: "State", number: int, gpa: int, answer: int) -> None:
     """Remember an EPT walk's answer."""
     page = gpa >> PAGE
