@@ -5,6 +5,7 @@ They spare an EPT walk its upper references. SDM Vol. 3C, 'Information That May 
 
 from typing import TYPE_CHECKING
 
+from vmxemu.jit import load64
 from vmxemu.layout import u64 as U
 from vmxemu.memory.physical import read64
 from vmxemu.translation.associative import find_latest, keep, note_use
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 NOT_FROM_HERE = U(1 << 62)  # no answer of a walk
 PAGE = U(12)
 LAST_LEVEL = U(5)
+LAST_SHIFT, TWO_LEVELS = U(9), U(18)  # 9 * level
+NOWHERE = U(1)  # no entry has this address
 RIGHTS = U(7)
 
 
@@ -41,6 +44,8 @@ def walk_below(
 ) -> int:
     """The answer of an EPT walk (translation.ept) that begins at the deepest table that is known, for a permitted access
     that needs no flag set; else NOT_FROM_HERE, and nothing has happened: the walk from the top is to be made.
+
+    The straight way is one or two entries in plain RAM.
     """
     if want & WANT_SHADOW_STACK | m.paging.ept_extensions & EPT_MODE_BASED_EXECUTE != 0:
         return NOT_FROM_HERE
@@ -56,68 +61,125 @@ def walk_below(
             return NOT_FROM_HERE
     first = level - 2  # of the entries to be read
     word = m.tlb.entries[slot].word
+    at = word & FRAME_MASK | gpa >> first * 9 & 0xFF8
+    if first > 2 or at >= plain:
+        return _walk_far(m, eptp, gpa, want, guest_level, ram, plain, reserved, slot, first)
+    entry = load64(ram + at)
+    both, tables, shift = (word | ~RIGHTS) & entry, U(0), first * 9
+    upper, rights = NOWHERE, U(0)
+    if first == 2 and entry & EPT_LARGE == 0:
+        upper, tables, shift = at, entry, LAST_SHIFT
+        rights = word & entry & RIGHTS
+        at = entry & FRAME_MASK | gpa >> 9 & 0xFF8
+        if at >= plain:
+            return _walk_far(m, eptp, gpa, want, guest_level, ram, plain, reserved, slot, first)
+        entry = load64(ram + at)
+        both = both & entry
+    if _is_refused(m, eptp, want, both, tables, entry, shift, reserved):
+        return NOT_FROM_HERE
+    _note_start(m, first, slot)
+    m.walk.references = m.walk.references + 1
+    index = guest_level * 64 + shift + first
+    m.tlb.ept_walks[index] = m.tlb.ept_walks[index] + 1
+    if upper != NOWHERE:
+        m.walk.references = m.walk.references + 1
+        if m.caches.on != 0:
+            m.walk.memory_cycles = m.walk.memory_cycles + reference_cycles(m, upper, eptp & 7)
+        _keep(m, gpa, TWO_LEVELS, tables & FRAME_MASK | rights, space)
+    if m.caches.on != 0:
+        m.walk.memory_cycles = m.walk.memory_cycles + reference_cycles(m, at, eptp & 7)
+    return _answer(eptp, gpa, both, entry, shift)
+
+
+@apart
+def _walk_far(
+    m: "State",
+    eptp: int,
+    gpa: int,
+    want: int,
+    guest_level: int,
+    ram: int,
+    plain: int,
+    reserved: int,
+    slot: int,
+    first: int,
+) -> int:
+    """The same from the table of entry `slot` on, for any number of levels, in any memory, with the journal."""
+    word = m.tlb.entries[slot].word
     both, tables, entry = word | ~RIGHTS, U(0), word
     shift = first * 9
     while True:
         at = entry & FRAME_MASK | gpa >> shift & 0xFF8
         entry = read_entry(m, at, ram, plain)
         both = both & entry
-        if shift == 9 or entry & EPT_LARGE != 0:
+        if shift == LAST_SHIFT or entry & EPT_LARGE != 0:
             break
         tables = tables | entry
         shift = shift - 9
-    needed = want & ASKED | EPT_READ | (eptp & EPTP_AD) << 2
-    dirty = (eptp & EPTP_AD) << 3 & (want & EPT_WRITE) << 8
-    if both & needed != needed or entry & dirty != dirty or (tables | entry) & reserved != 0:
+    if _is_refused(m, eptp, want, both, tables, entry, shift, reserved):
         return NOT_FROM_HERE
-    if tables & NO_TABLE_AT_ALL != 0 or BAD_MEMORY_TYPES >> (entry >> 3 & 7) & 1 != 0:
-        return NOT_FROM_HERE
-    if shift != 9 and bad_large_page(m, entry, shift):
-        return NOT_FROM_HERE
-    note_use(m, EPT_TABLES + first + 1, slot)
-    m.tlb.ept_table_hits[first + 1] = m.tlb.ept_table_hits[first + 1] + 1
+    _note_start(m, first, slot)
     if m.walk.recording != 0:
         note(m, STEP_EPT_WALK_CACHE, first + 1, guest_level, gpa, word & FRAME_MASK, word, U(0))
-    _account(m, eptp, gpa, guest_level, word & FRAME_MASK, word & RIGHTS, first * 9, shift, space, ram, plain)
-    ready = STORE_READY if eptp & EPTP_AD == 0 else entry >> 6 & STORE_READY
-    offset = ((1 << (shift + 3)) - 1) & FRAME_MASK
-    size: int = SIZE_OF_SHIFT[shift]
-    return (entry & FRAME_MASK & ~offset) | (gpa & offset & FRAME_MASK) | (both & 7) | ready | size | (entry & 0x78) << 4
+    _account(m, eptp, gpa, guest_level, word, first, shift)
+    return _answer(eptp, gpa, both, entry, shift)
 
 
 @inlined
-def _account(
-    m: "State",
-    eptp: int,
-    gpa: int,
-    guest_level: int,
-    table: int,
-    rights: int,
-    first: int,
-    last: int,
-    space: int,
-    ram: int,
-    plain: int,
-) -> None:
-    """Count and charge the references from the shift `first` to `last`, and keep what they refer to: it is in no cache yet."""
-    m.walk.references = m.walk.references + ((first - last) * 57 >> 9) + 1
-    index = guest_level * 64 + last + (first * 57 >> 9)
+def _is_refused(
+    m: "State", eptp: int, want: int, both: int, tables: int, entry: int, shift: int, reserved: int
+) -> bool:
+    """Whether the access is not permitted, a flag is to be set, or an entry is no good."""
+    needed = want & ASKED | EPT_READ | (eptp & EPTP_AD) << 2
+    dirty = (eptp & EPTP_AD) << 3 & (want & EPT_WRITE) << 8
+    if both & needed != needed or entry & dirty != dirty or (tables | entry) & reserved != 0:
+        return True
+    if tables & NO_TABLE_AT_ALL != 0 or BAD_MEMORY_TYPES >> (entry >> 3 & 7) & 1 != 0:
+        return True
+    return shift != LAST_SHIFT and bad_large_page(m, entry, shift)
+
+
+@inlined
+def _note_start(m: "State", first: int, slot: int) -> None:
+    """The walk has begun below a cached entry: it was used."""
+    note_use(m, EPT_TABLES + first + 1, slot)
+    m.tlb.ept_table_hits[first + 1] = m.tlb.ept_table_hits[first + 1] + 1
+
+
+@inlined
+def _answer(eptp: int, gpa: int, both: int, entry: int, shift: int) -> int:
+    ready = STORE_READY if eptp & EPTP_AD == 0 else entry >> 6 & STORE_READY
+    low = (both & 7) | ready | (entry & 0x78) << 4
+    if shift == LAST_SHIFT:
+        return entry & FRAME_MASK | low
+    offset = ((1 << (shift + 3)) - 1) & FRAME_MASK
+    size: int = SIZE_OF_SHIFT[shift]
+    return (entry & FRAME_MASK & ~offset) | (gpa & offset) | low | size
+
+
+@inlined
+def _account(m: "State", eptp: int, gpa: int, guest_level: int, word: int, first: int, last: int) -> None:
+    """Count and charge the references from level `first` to the shift `last`, and keep what they refer to: it is in no cache
+    yet. `word`: the cached entry.
+    """
+    m.walk.references = m.walk.references + first + 1 - (last * 57 >> 9)
+    index = guest_level * 64 + last + first
     m.tlb.ept_walks[index] = m.tlb.ept_walks[index] + 1
-    shift = first
+    space = guest_physical_space(m)
+    table, rights, shift = word & FRAME_MASK, word & RIGHTS, first * 9
     while True:
         at = table | gpa >> shift & 0xFF8
         cycles = U(0)
         if m.caches.on != 0:
             cycles = reference_cycles(m, at, eptp & 7)
             m.walk.memory_cycles = m.walk.memory_cycles + cycles
-        if m.walk.recording | (shift ^ last) != 0:
-            entry = read_entry(m, at, ram, plain)
-            if m.walk.recording != 0:
-                note(m, STEP_EPT, shift * 57 >> 9, guest_level, gpa, at, entry, cycles)
-            rights = rights & entry
-            table = entry & FRAME_MASK
+        entry = read64(m, at)
+        if m.walk.recording != 0:
+            note(m, STEP_EPT, shift * 57 >> 9, guest_level, gpa, at, entry, cycles)
         if shift == last:
             return
+        rights = rights & entry
+        table = entry & FRAME_MASK
         _keep(m, gpa, shift, table | rights, space)
         shift = shift - 9
 

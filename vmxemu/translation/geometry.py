@@ -152,6 +152,8 @@ def install(m: Any, geometry: Geometry) -> list[Any]:
             tlb.sets.numpy[slots] = slots - offsets % stride | (int(BY_TREE) if array.tree_levels else 0)
             tlb.stamps.numpy[slots[offsets % stride >= int(array.ways)]] = NEVER_VICTIM
     tlb.hints.numpy[:] = tlb.large_hints.numpy[:] = tlb.latest.numpy[:] = CAPACITY - 1
+    held = [[bool(tlb.arrays[group * 3 + size].ways) for size in range(3)] for group in range(3)]
+    tlb.parts = int(any(held[group][size] and not held[2][size] for group in (0, 1) for size in (1, 2)))
     tlb.tables_on = int(any(tlb.arrays[int(TABLES) + level].ways for level in range(2, 6)))
     tlb.ept_tables_on = int(any(tlb.arrays[int(EPT_TABLES) + level].ways for level in range(2, 6)))
     tlb.nested_on, tlb.nested_pages_on = (int(tlb.arrays[int(n)].ways > 0) for n in (NESTED_TABLES, NESTED_PAGES))

@@ -14,7 +14,7 @@ from vmxemu.layout import u64 as U
 from vmxemu.translation.bits import CR4_PCIDE, FRAME_MASK, PCID_MASK
 from vmxemu.translation.inline import apart, inlined
 from vmxemu.translation.lanes import lowest_bit, matching_bytes
-from vmxemu.translation.tlb_layout import CLASS_1G, CLASS_2M, STLB, Tlb
+from vmxemu.translation.tlb_layout import CLASS_1G, STLB, Tlb
 
 if TYPE_CHECKING:
     from vmxemu.state import State
@@ -127,11 +127,9 @@ def find_large(m: "State", group: int, address: int, pcid: int, space: int) -> i
 
 
 @inlined
-def _match_large(m: "State", group: int, slot: int, address: int, pcid: int, space: int) -> int:
-    """`slot` if it translates the address, whatever its page size, and no smaller one may be found; else MISS."""
+def _match_large(m: "State", slot: int, address: int, pcid: int, space: int) -> int:
+    """`slot` if it translates the address, whatever its page size, else MISS."""
     size = m.tlb.entries[slot].space >> SIZE_SHIFT & 3
-    if size == CLASS_1G and m.tlb.live >> group * 3 + CLASS_2M & 1 != 0:
-        return MISS
     shift = PAGE + size * 9
     return match(m, slot, address >> shift << shift | pcid, space | size << SIZE_SHIFT, MISS)
 
@@ -145,14 +143,16 @@ def find(m: "State", group: int, address: int, pcid: int, space: int) -> int:
     found = match(m, m.tlb.hints[hint], tag, space, MISS)
     if found != MISS:
         return found
+    large = may_be_large(m, group, address)
+    if large and m.tlb.parts == 0:
+        found = _match_large(m, m.tlb.large_hints[group << 6 | address >> REGION & 0x3F], address, pcid, space)
+        if found != MISS:
+            return found
     found = find_in(m, group * 3, page, tag, space)
     if found != MISS:
         m.tlb.hints[hint] = found
-        return found
-    if may_be_large(m, group, address):  # a part of a large page may stand beside it, with rights of its own: it goes first
-        found = _match_large(m, group, m.tlb.large_hints[group << 6 | address >> REGION & 0x3F], address, pcid, space)
-        if found == MISS:
-            found = find_large(m, group, address, pcid, space)
+    elif large:
+        found = find_large(m, group, address, pcid, space)
     return found
 
 

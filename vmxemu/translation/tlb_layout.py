@@ -133,6 +133,8 @@ class Tlb(Layout):
     ept_tables_on: u64  # the same of EPT
     nested_on: u64  # there is a nested TLB for the guest's tables; 0 = each walk makes all its references
     nested_pages_on: u64  # and one for pages
+    # the first level holds whole pages that the second has in parts: it may hold both, and the smaller one goes first
+    parts: u64 = fixed()
     uses: u64  # of entries of larger walk caches: their clock
     may_have_room: u64  # bit n: walk cache n may have an invalid entry
     lazy: u64 = fixed()  # a walk that fails is not repeated without what is cached
