@@ -43,6 +43,7 @@ def translate_many(m: "State", glas: Any, access: int, hpas_out: Any, status_out
     # the latest walk ahead: from which address on, to which, what is done; where the next one may start
     first, end, done, allowed = U(0), U(0), U(0), U(0) if lockstep_possible(m) else EVERYTHING
     latest_miss, failed = U(0), U(0)
+    shape, alike = U(0), U(0)  # walks of one shape that are still to be counted
     i = _run_of_hits(m, source, U(0), count, mask, group, pcid, space, required, hpas, status)
     while i < count:
         gla = load64(source + i * 8) & mask
@@ -64,6 +65,10 @@ def translate_many(m: "State", glas: Any, access: int, hpas_out: Any, status_out
             latest_miss = i
             if i < end and done >> (i - first) & 1 != 0:
                 word = _take(m, i - first, group, gla, pcid, space)
+                if m.tlb.ahead_shape[i - first] != shape:
+                    count_walks(m, shape, alike)
+                    shape, alike = m.tlb.ahead_shape[i - first], U(0)
+                alike = alike + 1
             else:
                 outcome = walk_and_insert(m, gla, access, pcid, space, required)
                 if i < end:  # the walk may have set flags in entries that were read ahead
@@ -76,6 +81,7 @@ def translate_many(m: "State", glas: Any, access: int, hpas_out: Any, status_out
         store64(hpas + i * 8, word & FRAME_MASK | gla & page_offset(word))
         store64(status + i * 8, 0)
         i = i + 1
+    count_walks(m, shape, alike)
     return count - failed
 
 
@@ -147,14 +153,13 @@ def _look_ahead(m: "State", source: int, start: int, mask: int, access: int, req
 
 @inlined
 def _take(m: "State", lane: int, group: int, gla: int, pcid: int, space: int) -> int:
-    """Account for a walk that was done ahead, and keep what it found: the word."""
+    """Account for a walk that was done ahead (but for its shape), and keep what it found: the word."""
     word, references = m.tlb.ahead_word[lane], m.tlb.ahead_references[lane]
     m.tlb.walks = m.tlb.walks + 1
     m.tlb.references = m.tlb.references + references
     cycles = m.tlb.walk_cycles + references * m.tlb.reference_cycles
     m.tlb.walk_clock = m.tlb.walk_clock + cycles
     m.walk.cycles_due = m.walk.cycles_due + cycles
-    count_walks(m, m.tlb.ahead_shape[lane], 1)
     key_space = space | GLOBAL_TAG if word & GLOBAL != 0 else space
     insert_everywhere(m, group, gla, pcid, key_space, word >> CLASS_SHIFT & 3, word, m.tlb.ahead_gpa[lane])
     return word

@@ -190,7 +190,7 @@ def _rights(both: Any, either: Any, dirty: Any, ept: Any) -> Any:
     return rights | spread(16) - (both << 1 & 8)
 
 
-@kernel
+@apart
 def count_walks(m: "State", shape: int, times: int) -> None:
     """Count walks of one shape in the TLB's histograms."""
     guest_class = shape >> GUEST_SHAPE
