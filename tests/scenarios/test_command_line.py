@@ -115,11 +115,15 @@ def test_guest_output_is_live_and_a_broken_pipe_ends_the_run(tmp_path: Path) -> 
 
 
 def test_ctrl_c_while_kernels_are_compiled(tmp_path: Path) -> None:
-    child = terminal("run", "hello", environment={**os.environ, "VMXEMU_CACHE_DIR": str(tmp_path)})
+    trace = tmp_path / "of an earlier run"
+    trace.write_bytes(b"precious")
+    environment = {**os.environ, "VMXEMU_CACHE_DIR": str(tmp_path)}
+    child = terminal("run", "hello", "--record", str(trace), environment=environment)
     child.expect("compiling the emulator's kernels")
     child.sendintr()
     child.expect("interrupted before the first instruction")
     assert finish(child) == 130
+    assert trace.read_bytes() == b"precious"
 
 
 ENDINGS = [
@@ -179,7 +183,7 @@ def test_verify_shows_where_runs_part(tmp_path: Path, capfd: pytest.CaptureFixtu
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_disk(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "hello", "--quiet", "--serial", "/dev/full"]) == 2
-    assert "No space left on device" in capfd.readouterr().err
+    assert "/dev/full: cannot be written: No space left on device" in capfd.readouterr().err
     assert main(["run", "hello", "--quiet", "--record", "/dev/full"]) == 2
     assert "/dev/full: cannot be written: No space left on device" in capfd.readouterr().err
 
@@ -187,3 +191,32 @@ def test_a_full_disk(capfd: pytest.CaptureFixture[str]) -> None:
 def test_injection_that_a_machine_cannot_take(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "hello", "--inject", "ce@cycle=1,hpa=0x90000000"]) == 2
     assert "hpa: expected an address inside memory" in capfd.readouterr().err
+    assert main(["run", "hello", "--inject", "ce@cycle=1,vm2_gpa=0x1000"]) == 2
+    assert "vm2_gpa: expected hpa: there is no such virtual machine" in capfd.readouterr().err
+
+
+def test_what_is_read_is_not_overwritten(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    scenario = tmp_path / "a.toml"
+    scenario.write_text(f'image = "{image("sleep", tmp_path)}"')
+    before = scenario.read_bytes()
+    assert main(["run", str(scenario), "--record", str(scenario)]) == 2
+    assert main(["run", str(scenario), "--serial", str(tmp_path / "sleep.bin")]) == 2
+    assert capfd.readouterr().err.count("is read by this command") == 2
+    assert main(["run", "hello", "--serial", str(tmp_path / "x"), "--record", str(tmp_path / "x")]) == 2
+    assert "is to be written twice" in capfd.readouterr().err
+    assert scenario.read_bytes() == before and not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])
+def test_a_closed_stream_is_no_error(closed: str) -> None:
+    script = f"{sys.executable} -m vmxemu run hello --quiet {closed}; exit $?"
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stderr == "" and "internal" not in done.stdout
+
+
+def test_ctrl_c_ends_a_benchmark_of_guest_code() -> None:
+    child = terminal("bench", "guest")
+    child.expect("running bench")
+    child.sendintr()
+    child.expect("vmxemu: interrupted")
+    assert finish(child) == 130

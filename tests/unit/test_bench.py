@@ -83,9 +83,11 @@ def test_traces(tmp_path: Path, capsys: Capture) -> None:
     text.write_text("0x1000\n0x2000\n0x400000\n")
     np.save(array, np.arange(4, dtype=np.uint64) << np.uint64(21))
     found = tree(capsys, "--trace", str(text), "--trace", str(array), "--pattern", "trace")
-    assert [(row["pattern"], row["trace"], row["translations"]) for row in found["rows"]] == [
-        ("trace", str(text), 3), ("trace", str(array), 4),
+    assert [(row["pattern"], row["trace"], row["translations"], row["pages"]) for row in found["rows"]] == [
+        ("trace", str(text), 3, 3), ("trace", str(array), 4, 4),
     ]  # fmt: skip
+    assert main(["bench", "ept", "--trace", str(text), "--plot", str(text)]) == 2
+    assert "is read by this command" in capsys.readouterr().err
     assert len(tree(capsys, "--trace", str(text), "--pattern", "hit")["rows"]) == 2
 
 

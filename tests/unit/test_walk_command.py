@@ -128,6 +128,7 @@ BAD = [
     (("--example", "4x4", "--cpu", "z80"), "expected a CPU profile ("),
     (("--example", "4x4", "--pdpte", "1"), "expected --pdpte four times or not at all, got 1"),
     (("--example", "4x4", "--pkru", "0x100000000"), "expected 32 bits, got 0x100000000"),
+    (("--example", "4x4", "--eptp", "0x202e"), "--eptp: expected memory type 0 or 6 in bits 2:0, 3 or 4 (levels - 1)"),
     (("--example", "4x4", "--shadow-stack", "--access", "fetch"), "--shadow-stack goes with reads and writes only"),
     (("--example", "4x4", "--access", "look"), "'look' is not one of 'read', 'write', 'fetch'"),
     (("--example", "4x4", "--repeat", "0"), "0 is not in the range 1<=x<=16"),

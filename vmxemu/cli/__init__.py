@@ -10,6 +10,9 @@ from vmxemu.cli.status import BAD_INPUT, BROKEN_PIPE, INTERNAL_ERROR, INTERRUPTE
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. Nothing gets out as a traceback unless VMXEMU_DEBUG=1 is set."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us: no file of ours may take its number
+            setattr(sys, name, open(os.devnull, "r+"))
     if os.environ.get("VMXEMU_DEBUG") == "1":
         return _run(arguments)
     try:

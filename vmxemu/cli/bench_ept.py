@@ -1,6 +1,8 @@
 """`vmxemu bench ept`: rates of address translation."""
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +60,7 @@ def ept(
     selection = _selection(chosen | {"walk_caches": SWITCH.get(walk_caches), "cycles": SWITCH.get(cycles)})
     template = Case("hit", access=access, count=count, seed=seed, streams=streams)
     cases = usual_cases(template) if selection.empty else selection.cases(template)
-    earlier = _prepared(plot, against)
+    earlier = _prepared(plot, against, selection.traces)
     from vmxemu.cli.bench_session import measure_all
 
     result = measure_all(cases, with_goals=selection.empty)
@@ -80,11 +82,13 @@ def _selection(chosen: dict[str, Any]) -> Selection:
     return Selection(**(chosen | {"patterns": patterns}))
 
 
-def _prepared(plot: Path | None, against: Path | None) -> "Earlier | None":
+def _prepared(plot: Path | None, against: Path | None, traces: Sequence[Path]) -> "Earlier | None":
     """Complain of bad files before anything is measured."""
     if plot is not None:
+        from vmxemu.cli.files import refuse_overwriting
         from vmxemu.presentation.plots import check_plot
 
+        refuse_overwriting([plot], [*traces, *([against] if against else [])])
         check_plot(plot)
     if against is None:
         return None
@@ -103,10 +107,6 @@ def _show(result: "Result", earlier: "Earlier | None", plot: Path | None, as_jso
         for difference in earlier.differences(machine, rows):
             say(f"{earlier.path}: {difference}")
         rows = [row | earlier.compared(row) for row in rows]
-    if plot is not None and rows:
-        from vmxemu.presentation.plots import draw
-
-        draw(plot, rows, machine)
     interrupted = result.status != OK
     goals = [goal.facts() for goal in result.goals]
     if as_json:
@@ -114,8 +114,21 @@ def _show(result: "Result", earlier: "Earlier | None", plot: Path | None, as_jso
         click.echo(json.dumps(tree, indent=1))
     else:
         _show_tables(machine, rows, goals)
+    if plot is not None and rows:
+        _draw(plot, rows, machine)
     if interrupted:
         say("interrupted")
+
+
+def _draw(plot: Path, rows: list[dict[str, Any]], machine: dict[str, Any]) -> None:
+    from vmxemu.configuration import InputError
+    from vmxemu.presentation.plots import draw
+
+    try:
+        sys.stdout.flush()
+        draw(plot, rows, machine)
+    except OSError as problem:
+        raise InputError(str(plot), f"cannot be written: {problem.strerror or problem}") from None
 
 
 def _show_tables(machine: dict[str, Any], rows: list[dict[str, Any]], goals: list[dict[str, Any]]) -> None:

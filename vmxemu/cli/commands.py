@@ -5,8 +5,9 @@ import click
 from vmxemu.cli.lazy import LazyGroup
 
 STATUSES = """\b
-Exit status: 0 all well; 1 an expectation failed or traces differ; 2 bad input;
-3 the guest went wrong; 70 internal error; 130 interrupted."""
+Exit status: 0 all well; 1 an expectation failed, a stale translation was used,
+or traces differ; 2 bad input; 3 the guest went wrong; 70 internal error;
+130 interrupted."""
 
 
 def _version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:

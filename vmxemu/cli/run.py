@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -66,7 +67,22 @@ def run(what: str, **options: Any) -> int:
         tlb=options["tlb"],
         check_translations=options["check_translations"],
     )
+    _check_outputs(what, configuration, options)
     return _run(configuration, options)
+
+
+def _check_outputs(what: str, configuration: "Configuration", options: dict[str, Any]) -> None:
+    """Complain before anything has been overwritten, or compiled."""
+    from vmxemu.cli.files import check_writable, refuse_overwriting
+    from vmxemu.configuration import InputError
+
+    given = [name for option in ("serial", "debugcon", "record") if (name := options[option]) not in (None, "-")]
+    refuse_overwriting(map(Path, given), [Path(what), Path(configuration.image.path)])
+    if options["record"] is not None:
+        try:
+            check_writable(options["record"])
+        except OSError as problem:
+            raise InputError(options["record"], f"cannot be written: {problem.strerror}") from None
 
 
 def _run(configuration: "Configuration", options: dict[str, Any]) -> int:
@@ -82,19 +98,17 @@ def _run(configuration: "Configuration", options: dict[str, Any]) -> int:
         default: IO[bytes] = sys.stderr.buffer if options["as_json"] else sys.stdout.buffer
         streams = _streams(stack, {session.SERIAL: options["serial"], session.DEBUG_E9: options["debugcon"]}, default)
         output = session.Output(progress, default, streams)
-        writer = _writer(options["record"], configuration)
-        if writer is not None:
-            stack.callback(writer.abandon)
         try:
             session.warm(progress, interrupts)
             from vmxemu.machine import Machine
 
             machine = Machine(configuration)
         except Stop as stop:
-            if writer is not None:
-                writer.close({"reason": "INTERRUPTED", "exit_status": stop.status})
             session.say("interrupted before the first instruction")
             return stop.status
+        writer = _writer(options["record"], configuration)
+        if writer is not None:
+            stack.callback(writer.abandon)
         machine.on_output(output.receive)
         begun = time.monotonic()
         ending = session.execute(machine, progress, interrupts, writer)

@@ -40,19 +40,27 @@ class Output:
         stream = self._streams.get(channel)
         if channel == DEBUG_E9:
             if stream is not None:
-                stream.write(data)
+                _write(stream, data)
             return
         room = OUTPUT_KEPT_BYTES - len(self._kept)
         self._kept += data[: max(room, 0)]
         if stream is None:
             self._progress.guest(data, self._default)
         else:
-            stream.write(data)
+            _write(stream, data)
 
     @property
     def text(self) -> str:
         """Everything that the guest printed, up to a limit."""
         return self._kept.decode("utf-8", "replace")
+
+
+def _write(stream: IO[bytes], data: bytes) -> None:
+    """Raises OSError with the file's name."""
+    try:
+        stream.write(data)
+    except OSError as problem:
+        raise OSError(problem.errno, problem.strerror, stream.name) from None
 
 
 def hertz_of(configuration: "Configuration") -> int:

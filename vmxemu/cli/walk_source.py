@@ -205,6 +205,17 @@ def override(m: Any, options: dict[str, Any]) -> None:
     values |= {f"pdpte{number}": value for number, value in enumerate(options["pdpte"])}
     if values:
         set_registers(m, values)
+    if "eptp" in values:
+        _check_eptp(m)
+
+
+def _check_eptp(m: Any) -> None:
+    """An EPTP must be one that VM entry takes. SDM Vol. 3C, 'VM-Execution Control Fields'."""
+    eptp = int(m.paging.ept_pointer)
+    memory_type, levels, reserved = eptp & 7, (eptp >> 3 & 7) + 1, eptp & 0xF00 | eptp >> int(m.cpu.physical_bits)
+    if eptp and (memory_type not in (0, 6) or levels not in (4, 5) or reserved):
+        expected = "expected memory type 0 or 6 in bits 2:0, 3 or 4 (levels - 1) in bits 5:3, 0 in bits 11:8"
+        raise InputError("--eptp", f"{expected}, an address of {int(m.cpu.physical_bits)} bits; got {eptp:#x}")
 
 
 def compile_notice() -> None:

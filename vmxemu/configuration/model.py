@@ -122,7 +122,7 @@ class Configuration(BaseModel):
         return self.topology == "layered" and not self.boots_vmm1
 
     def check_injection(self, injection: Injection) -> None:
-        """Raises InputError if this machine has no such memory or machine-check bank."""
+        """Raises InputError if this machine has no such virtual machine, memory or machine-check bank."""
         try:
             self._check(injection, "")
         except ValueError as error:
@@ -133,6 +133,9 @@ class Configuration(BaseModel):
         if injection.bank is not None and injection.bank >= banks:
             raise ValueError(f"{prefix}bank: expected a bank of {self.cpu} (0 to {banks - 1}), got {injection.bank}")
         address = injection.address
+        if injection.address_kind in ("vm1_gpa", "vm2_gpa") and self.topology != "layered":
+            expected = "expected hpa: there is no such virtual machine in the bare topology"
+            raise ValueError(f"{prefix}{injection.address_kind}: {expected}")
         if address is not None and not self.memory.holds(address):
             name, have = injection.address_kind, quantities.show_size(self.memory.size)
             raise ValueError(f"{prefix}{name}: expected an address inside memory ({have}), got {address:#x}")

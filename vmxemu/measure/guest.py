@@ -39,7 +39,9 @@ class Stopwatch:
 
 
 def measure(machine_class: Any, blob: str, phases: frozenset[str]) -> dict[str, tuple[int, float]]:
-    """Operations and seconds of each phase; the run ends when all were seen. Raises InputError if one never ends."""
+    """Operations and seconds of each phase; the run ends when all were seen. Raises InputError if one never ends,
+    KeyboardInterrupt for Ctrl-C.
+    """
     machine = machine_class(Configuration.find(blob))
     watch = Stopwatch()
     machine.on_output(watch.receive)
@@ -50,6 +52,8 @@ def measure(machine_class: Any, blob: str, phases: frozenset[str]) -> dict[str, 
         result = machine.run(until=target)
         now = time.thread_time()
         watch.look(now)
+        if result.reason.upper() == "INTERRUPTED":
+            raise KeyboardInterrupt
         if result.reason.upper() != "UNTIL":
             break
         spent = now - before

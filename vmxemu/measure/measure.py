@@ -1,7 +1,7 @@
 """One case measured: the time of a translation, what the modelled caches did, and the twin in C beside it."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from vmxemu.measure.rounds import ROUND_SECONDS, Round, best_times, processor_se
 from vmxemu.measure.twin import COUNTED, Twin
 from vmxemu.translation.batch import translate_many
 from vmxemu.translation.invalidate import invalidate_all
-from vmxemu.translation.library import Addresses
+from vmxemu.translation.library import PAGE_4K, Addresses
 from vmxemu.translation.streams import Streams, translate_streams
 
 PATIENCE = 5
@@ -79,6 +79,8 @@ class Bench:
         trace = self._trace(case.trace) if case.trace else None
         footprint = self._footprint(case, trace)
         glas = _streams_of(case, trace)
+        if trace is not None:
+            case = replace(case, pages=len(footprint.pages) * footprint.page_bytes // PAGE_4K)
         return _Run(case, footprint, glas, self._twin).row(self._seconds, self._check)
 
     def _trace(self, path: Path) -> Addresses:
