@@ -138,6 +138,8 @@ def _field(hint: Any, mark: Any, offset: int) -> Field:
     if get_origin(hint) is Array:
         (of,) = get_args(hint)
         kind = "records" if isinstance(of, type) and issubclass(of, Layout) else "scalars"
+        if kind == "records" and mark.fixed:
+            raise TypeError("an array of records is not fixed; its fields may be")
         return Field(offset, kind, of, mark.length, mark.fixed, mark.align)
     if mark is To:
         return Field(offset, "pointer", hint, 1, fixed=True)

@@ -49,6 +49,11 @@ def test_a_record_is_aligned_like_its_fields():
         type("Outer", (Layout,), {"__annotations__": {"number": u64, "inner": Whole}})
 
 
+def test_only_numbers_are_fixed():
+    with pytest.raises(TypeError, match="an array of records is not fixed"):
+        type("Outer", (Layout,), {"__annotations__": {"pairs": Array[Pair]}, "pairs": array(2, fixed=True)})
+
+
 @pytest.mark.skipif(not JIT_ON, reason="the compiler refuses it")
 def test_no_kernel_stores_a_fixed_field():
     with pytest.raises((TypeError, NumbaError), match="constant is fixed"):

@@ -153,7 +153,7 @@ class Configuration(BaseModel):
         """A configuration for a flat ROM. Options are this class's fields, plus `memory_size`, `tlb` and
         `check_translations` (of `translation`); None means default."""
         given = load_image(Path(path))
-        return cls._build(str(path), {"image": given}, options)
+        return cls._build(f"options for {Path(path).name}", {"image": given}, options)
 
     @classmethod
     def from_toml(cls, path: str | Path, **options: Any) -> Self:

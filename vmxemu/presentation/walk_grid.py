@@ -185,7 +185,7 @@ def _end(story: Story, why: Reason, marks: Glyphs, target: int) -> Text:
     for row in story.of(GUEST, target):
         decided = row is why.row
         end.append(f"{marks.failed if decided else marks.guest}{row.number}", FAILED if decided else READ_GUEST)
-        if row.is_leaf and row.reference.level > 1:
+        if row.is_leaf and row.present and row.reference.level > 1:
             end.append(f" {'4M' if row.structure == 'PDE_4M' else PAGE_NAMES[row.reference.level]} page", "italic")
         if story.account.kind and row.number == max(one.number or 0 for one in story.rows):
             end.append(f" {outcome_name(story)}", FAILED)
