@@ -8,6 +8,7 @@ import click
 from vmxemu.cli.status import OK
 
 if TYPE_CHECKING:
+    from vmxemu.cli.interrupt import Interrupts
     from vmxemu.configuration.rates import Rate
 
 
@@ -26,12 +27,20 @@ def guest(as_json: bool) -> int:
 
 
 def _bench(which: str, as_json: bool) -> int:
+    from vmxemu.cli.interrupt import Interrupts, Stop
+    from vmxemu.cli.session import say
     from vmxemu.configuration.rates import rates
 
     rows = rates(which)
+    with Interrupts() as interrupts:
+        try:
+            measured = _measured(rows, interrupts)
+        except Stop as stop:
+            say("interrupted")
+            return stop.status
     results: list[dict[str, Any]] = [
         {"name": row.name, "rate": ops / spent, "unit": row.unit, "target": row.target, "ops": ops, "seconds": spent}
-        for row, (ops, spent) in zip(rows, _measured(rows), strict=True)
+        for row, (ops, spent) in zip(rows, measured, strict=True)
     ]
     if as_json:
         click.echo(json.dumps(results, indent=1))
@@ -43,26 +52,23 @@ def _bench(which: str, as_json: bool) -> int:
     return OK
 
 
-def _measured(rows: "list[Rate]") -> list[tuple[int, float]]:
-    """(operations, seconds) of each row."""
-    from vmxemu.cli.interrupt import Interrupts, Stop
+def _measured(rows: "list[Rate]", interrupts: "Interrupts") -> list[tuple[int, float]]:
+    """(operations, seconds) of each row. Raises Stop."""
     from vmxemu.cli.session import say, warm
     from vmxemu.measure.guest import measure
     from vmxemu.presentation.progress import Progress
 
     progress = Progress(1, enabled=True)
-    with Interrupts() as interrupts:
-        try:
-            warm(progress, interrupts)
-        except Stop:
-            raise KeyboardInterrupt from None
-        finally:
-            progress.close()
+    try:
+        warm(progress, interrupts)
+    finally:
+        progress.close()
     from vmxemu.machine import Machine
 
     found: dict[tuple[str, str], tuple[int, float]] = {}
     for blob in dict.fromkeys(row.blob for row in rows):
         say(f"running {blob} ...")
-        for phase, measured in measure(Machine, blob, frozenset(row.phase for row in rows if row.blob == blob)).items():
+        phases = frozenset(row.phase for row in rows if row.blob == blob)
+        for phase, measured in measure(Machine, blob, phases, interrupts.check).items():
             found[blob, phase] = measured
     return [found[row.blob, row.phase] for row in rows]

@@ -6,6 +6,7 @@ one thread, whose processor time is taken: what others do meanwhile does not cou
 
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 from vmxemu.configuration import Configuration, InputError
@@ -38,22 +39,23 @@ class Stopwatch:
                 self.phases[name] = int(marker["ops"]), now - self._begun[name]
 
 
-def measure(machine_class: Any, blob: str, phases: frozenset[str]) -> dict[str, tuple[int, float]]:
-    """Operations and seconds of each phase; the run ends when all were seen. Raises InputError if one never ends,
-    KeyboardInterrupt for Ctrl-C.
+def measure(
+    machine_class: Any, blob: str, phases: frozenset[str], check: Callable[[], None] = lambda: None
+) -> dict[str, tuple[int, float]]:
+    """Operations and seconds of each phase; the run ends when all were seen. Raises InputError if one never ends;
+    `check` is called between steps and may raise.
     """
     machine = machine_class(Configuration.find(blob))
     watch = Stopwatch()
     machine.on_output(watch.receive)
     step, target = FIRST_STEP_CYCLES, 0
     while not phases <= watch.phases.keys():
+        check()
         target = int(machine.cycles) + step
         before = time.thread_time()
         result = machine.run(until=target)
         now = time.thread_time()
         watch.look(now)
-        if result.reason.upper() == "INTERRUPTED":
-            raise KeyboardInterrupt
         if result.reason.upper() != "UNTIL":
             break
         spent = now - before
