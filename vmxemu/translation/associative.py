@@ -71,11 +71,11 @@ def keep(m: "State", number: int, page: int, tag: int, space: int, word: int, gp
     to_front(address_of(small) + ORDER, way)
     replace_byte(address_of(small), way, page ^ page >> 8)
     slot = array.first + way
-    m.tlb.entries[slot].tag = tag
-    m.tlb.entries[slot].space = space
-    value = m.tlb.entries[slot]
-    value.word = word
-    value.gpa = gpa
+    entry = m.tlb.entries[slot]
+    entry.tag = tag
+    entry.space = space
+    entry.word = word
+    entry.gpa = gpa
     if m.tlb.checking != 0:
         note_birth(m, number, slot)
 

@@ -100,13 +100,13 @@ def free_way(m: "State", first: int, ways: int) -> int:
 def place(m: "State", number: int, page: int, tag: int, space: int, word: int, gpa: int) -> int:
     """Fill an entry of the page's set in an array; gives its slot."""
     slot = victim(m, number, page)
-    m.tlb.entries[slot].tag = tag
-    m.tlb.entries[slot].space = space
+    entry = m.tlb.entries[slot]
+    entry.tag = tag
+    entry.space = space
+    entry.word = word
+    entry.gpa = gpa
     filters, byte = address_of(m.tlb) + FILTERS + (slot & FOUR), (slot & 3) * 8
     store32(filters, load32(filters) & ~(BYTE << byte) | ((page ^ page >> 8) & BYTE) << byte)
-    value = m.tlb.entries[slot]
-    value.word = word
-    value.gpa = gpa
     if m.tlb.checking != 0:
         note_birth(m, number, slot)
     return slot
