@@ -210,7 +210,9 @@ def override(m: Any, options: dict[str, Any]) -> None:
 
 
 def _check_eptp(m: Any) -> None:
-    """An EPTP must be one that VM entry takes. SDM Vol. 3C, 'VM-Execution Control Fields'."""
+    """An EPTP must be one that VM entry takes on some processor: an image may come from another than the profile's. SDM Vol. 3C,
+    'VM-Execution Control Fields'.
+    """
     eptp = int(m.paging.ept_pointer)
     memory_type, levels, reserved = eptp & 7, (eptp >> 3 & 7) + 1, eptp & 0xF00 | eptp >> int(m.cpu.physical_bits)
     if eptp and (memory_type not in (0, 6) or levels not in (4, 5) or reserved):

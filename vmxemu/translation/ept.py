@@ -39,11 +39,14 @@ from vmxemu.translation.ept_page import (
     ANSWER_USER_EXECUTE_SHIFT,
     BAD_MEMORY_TYPES,
     EVERYTHING,
-    NO_TABLE_AT_ALL,
     NOT_A_TABLE,
+    ONE_LEVEL,
     SIZE_OF_SHIFT,
     STORE_READY,
+    THREE_LEVELS,
+    TWO_LEVELS,
     bad_large_page,
+    is_refused,
     read_entry,
     reserved_bits,
 )
@@ -56,7 +59,6 @@ from vmxemu.translation.subpages import eligible_for_subpages, subpage_outcome
 if TYPE_CHECKING:
     from vmxemu.state import State
 
-ONE_LEVEL, TWO_LEVELS, THREE_LEVELS = U(9), U(18), U(27)  # shifts: 9 * level
 
 
 @inlined
@@ -125,17 +127,7 @@ def walk_from(
             entry = load64(ram + fourth)
             both = both & entry
             shift, read = ONE_LEVEL, U(4)
-    # An entry that permits reads has no unusual permissions.
-    needed = want & ASKED | EPT_READ | (eptp & EPTP_AD) << 2
-    dirty = (eptp & EPTP_AD) << 3 & (want & EPT_WRITE) << 8
-    if (
-        both & needed != needed
-        or entry & dirty != dirty
-        or (tables | entry) & reserved != 0
-        or tables & NO_TABLE_AT_ALL != 0
-    ):
-        return _rather_carefully(m, eptp, gpa, want, guest_level, ram, plain)
-    if BAD_MEMORY_TYPES >> (entry >> 3 & 7) & 1 != 0 or (shift != ONE_LEVEL and bad_large_page(m, entry, shift)):
+    if is_refused(m, eptp, want, both, tables, entry, shift, reserved):
         return _rather_carefully(m, eptp, gpa, want, guest_level, ram, plain)
     m.walk.references = m.walk.references + read
     m.tlb.ept_walks[guest_level * 64 + shift] = m.tlb.ept_walks[guest_level * 64 + shift] + 1

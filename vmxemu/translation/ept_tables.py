@@ -9,15 +9,15 @@ from vmxemu.jit import load64
 from vmxemu.layout import u64 as U
 from vmxemu.memory.physical import read64
 from vmxemu.translation.associative import find_latest, keep, note_use
-from vmxemu.translation.bits import EPT_LARGE, EPT_READ, EPT_WRITE, EPTP_AD, FRAME_MASK
+from vmxemu.translation.bits import EPT_LARGE, EPTP_AD, FRAME_MASK
 from vmxemu.translation.data_caches import reference_cycles
-from vmxemu.translation.ept_failure import ASKED, WANT_SHADOW_STACK
+from vmxemu.translation.ept_failure import WANT_SHADOW_STACK
 from vmxemu.translation.ept_page import (
-    BAD_MEMORY_TYPES,
-    NO_TABLE_AT_ALL,
+    ONE_LEVEL,
     SIZE_OF_SHIFT,
     STORE_READY,
-    bad_large_page,
+    TWO_LEVELS,
+    is_refused,
     read_entry,
 )
 from vmxemu.translation.inline import apart, inlined
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 NOT_FROM_HERE = U(1 << 62)  # no answer of a walk
 PAGE = U(12)
 LAST_LEVEL = U(5)
-LAST_SHIFT, TWO_LEVELS = U(9), U(18)  # 9 * level
 NOWHERE = U(1)  # no entry has this address
 RIGHTS = U(7)
 
@@ -68,14 +67,14 @@ def walk_below(
     both, tables, shift = (word | ~RIGHTS) & entry, U(0), first * 9
     upper, rights = NOWHERE, U(0)
     if first == 2 and entry & EPT_LARGE == 0:
-        upper, tables, shift = at, entry, LAST_SHIFT
+        upper, tables, shift = at, entry, ONE_LEVEL
         rights = word & entry & RIGHTS
         at = entry & FRAME_MASK | gpa >> 9 & 0xFF8
         if at >= plain:
             return _walk_far(m, eptp, gpa, want, guest_level, ram, plain, reserved, slot, first)
         entry = load64(ram + at)
         both = both & entry
-    if _is_refused(m, eptp, want, both, tables, entry, shift, reserved):
+    if is_refused(m, eptp, want, both, tables, entry, shift, reserved):
         return NOT_FROM_HERE
     _note_start(m, first, slot)
     m.walk.references = m.walk.references + 1
@@ -112,31 +111,17 @@ def _walk_far(
         at = entry & FRAME_MASK | gpa >> shift & 0xFF8
         entry = read_entry(m, at, ram, plain)
         both = both & entry
-        if shift == LAST_SHIFT or entry & EPT_LARGE != 0:
+        if shift == ONE_LEVEL or entry & EPT_LARGE != 0:
             break
         tables = tables | entry
         shift = shift - 9
-    if _is_refused(m, eptp, want, both, tables, entry, shift, reserved):
+    if is_refused(m, eptp, want, both, tables, entry, shift, reserved):
         return NOT_FROM_HERE
     _note_start(m, first, slot)
     if m.walk.recording != 0:
         note(m, STEP_EPT_WALK_CACHE, first + 1, guest_level, gpa, word & FRAME_MASK, word, U(0))
     _account(m, eptp, gpa, guest_level, word, first, shift)
     return _answer(eptp, gpa, both, entry, shift)
-
-
-@inlined
-def _is_refused(
-    m: "State", eptp: int, want: int, both: int, tables: int, entry: int, shift: int, reserved: int
-) -> bool:
-    """Whether the access is not permitted, a flag is to be set, or an entry is no good."""
-    needed = want & ASKED | EPT_READ | (eptp & EPTP_AD) << 2
-    dirty = (eptp & EPTP_AD) << 3 & (want & EPT_WRITE) << 8
-    if both & needed != needed or entry & dirty != dirty or (tables | entry) & reserved != 0:
-        return True
-    if tables & NO_TABLE_AT_ALL != 0 or BAD_MEMORY_TYPES >> (entry >> 3 & 7) & 1 != 0:
-        return True
-    return shift != LAST_SHIFT and bad_large_page(m, entry, shift)
 
 
 @inlined
@@ -150,7 +135,7 @@ def _note_start(m: "State", first: int, slot: int) -> None:
 def _answer(eptp: int, gpa: int, both: int, entry: int, shift: int) -> int:
     ready = STORE_READY if eptp & EPTP_AD == 0 else entry >> 6 & STORE_READY
     low = (both & 7) | ready | (entry & 0x78) << 4
-    if shift == LAST_SHIFT:
+    if shift == ONE_LEVEL:
         return entry & FRAME_MASK | low
     offset = ((1 << (shift + 3)) - 1) & FRAME_MASK
     size: int = SIZE_OF_SHIFT[shift]
