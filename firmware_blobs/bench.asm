@@ -13,6 +13,7 @@
 %include "say.inc"
 %include "isa.inc"
 %include "start64.inc"
+%include "vmx_pages.inc"
 %include "vmx.inc"
 
 ALU_LOOPS   equ 40000000
@@ -24,12 +25,6 @@ PAGES       equ 16384
 MTRR_ENABLE equ 1 << 11
 TYPE_WRITE_BACK equ 6
 
-VMXON_PAGE  equ 0x100000
-VMCS_PAGE   equ 0x101000
-IO_PAGE_A   equ 0x103000
-IO_PAGE_B   equ 0x104000
-MSR_PAGE    equ 0x105000
-MSR_LISTS   equ 0x106000
 EPT_PML4    equ 0x110000
 EPT_PDPT    equ 0x111000
 EPT_PD      equ 0x112000        ; four pages

@@ -8,15 +8,10 @@
 %include "say.inc"
 %include "isa.inc"
 %include "start64.inc"
+%include "vmx_pages.inc"
 %include "vmx.inc"
 
-VMXON_PAGE  equ 0x100000
-VMCS_PAGE   equ 0x101000
 OTHER_VMCS  equ 0x102000
-IO_PAGE_A   equ 0x103000        ; consecutive: cleared together
-IO_PAGE_B   equ 0x104000
-MSR_PAGE    equ 0x105000
-MSR_LISTS   equ 0x106000        ; +0 entry load, +0x100 exit store, +0x200 exit load
 EPT_PML4    equ 0x110000
 EPT_PDPT    equ 0x111000
 EPT_PD      equ 0x112000        ; four pages

@@ -11,6 +11,7 @@
 %include "say.inc"
 %include "isa.inc"
 %include "start64.inc"
+%include "vmx_pages.inc"
 %include "vmx.inc"
 
 ; ---- memory of VM1 (guest-physical addresses of VM1; of the machine, in the bare build)
@@ -18,12 +19,6 @@
 MEMORY_MAP  equ 0x6000          ; a quadword with the number of entries, then entries: base, length (quadwords), type, 1 (doublewords)
 VMM2_IDT    equ 0x28000
 SMBASE      equ 0x30000
-VMXON_PAGE  equ 0x100000        ; VMM2's
-VMCS_PAGE   equ 0x101000        ; VMCS12
-IO_PAGE_A   equ 0x103000
-IO_PAGE_B   equ 0x104000
-MSR_PAGE    equ 0x105000
-MSR_LISTS   equ 0x106000
 EPT_PML4    equ 0x110000        ; EPT12; its tables follow
 EPT_TABLES  equ 0x111000
 EPT_END     equ 0x200000

@@ -17,14 +17,9 @@
 %include "say.inc"
 %include "isa.inc"
 %include "start64.inc"
+%include "vmx_pages.inc"
 %include "vmx.inc"
 
-VMXON_PAGE  equ 0x100000
-VMCS_PAGE   equ 0x101000
-IO_PAGE_A   equ 0x103000
-IO_PAGE_B   equ 0x104000
-MSR_PAGE    equ 0x105000
-MSR_LISTS   equ 0x106000
 GUEST_IDT   equ IDT
 GUEST_STACK equ 0x9000
 
